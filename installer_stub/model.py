@@ -1,0 +1,150 @@
+"""The facts that flow from the scan of a prefix to its relocation.
+
+Paths are bytes, relative to the prefix, without a leading slash. Offsets and lengths are in bytes and
+speak of a file *as archived*. Everything is frozen: a stage makes new facts, it does not change old ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Tuple
+
+
+class Kind(Enum):
+    """What an entry is on disk. A second name of an inode already seen is a HARD_LINK to its first."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    HARD_LINK = "hard-link"
+
+
+class Standing(Enum):
+    """How a path stands to the package that owns it."""
+
+    INTACT = "intact"  # the bytes are the package's, or were restored to them
+    GENERATED = "generated"  # made by the installing client, and made again in canonical form
+    MODIFIED = "modified"  # owned, and changed since it was installed
+    ADDED = "added"  # no package knows it
+
+
+class Field(Enum):
+    """What a reference is part of: this decides who reads it, and so what may be done to it."""
+
+    SHEBANG = "shebang"
+    TEXT = "text"
+    C_STRING = "C string"
+    COUNTED = "counted string"
+    RUN_PATH = "run path"
+    INTERPRETER = "interpreter"
+    LOAD_COMMAND = "load command"
+    DIGEST = "digest"
+
+
+class Spelling(Enum):
+    """How the prefix is written at a reference; for a digest, how the digest is written."""
+
+    PLAIN = "plain"
+    URL = "url"  # percent-encoded, behind file://
+    JSON = "json"  # slashes written \/
+    SHELL = "shell"  # spaces and other special characters behind a backslash
+    UTF16LE = "utf-16-le"
+    UTF16BE = "utf-16-be"
+    HEX = "hex"  # a SHA-256 in hexadecimal digits
+    RECORD = "record"  # "sha256=<base64>,<size>", as in a wheel's RECORD
+
+
+class Fill(Enum):
+    """What is done with the bytes that a shorter prefix leaves over."""
+
+    GROW = "grow"  # nothing is left over: the file changes its length
+    NULS = "nuls"  # NULs behind the string, as conda does
+    SLASHES = "slashes"  # slashes inside the prefix, so that the string keeps its length
+    TERMINATE = "terminate"  # one NUL, and the old tail is left behind it
+
+
+class Force(Enum):
+    """Whether a reference that cannot be rewritten for a target refuses that target."""
+
+    ALWAYS = "always"
+    UNLESS_ALLOWED = "unless allowed"
+    NEVER = "never"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One place in a file that names the prefix, or the digest of a file that does.
+
+    ``offset`` and ``room`` bound the slot: the bytes ``[offset, offset + room)`` of the archived file.
+    A slot begins with ``prefix`` as written under ``spelling`` and reaches to the end of the string that
+    holds it (of the line for a shebang), or just to the end of the prefix where the file may grow.
+    Several references of one string have the same end.
+    """
+
+    offset: int
+    room: int
+    prefix: bytes  # the prefix named in the archived bytes, in plain spelling; a digest's: b""
+    field: Field
+    spelling: Spelling
+    fill: Fill
+    force: Force
+    archived: bytes = b""  # the archived bytes of a slot that cannot be derived: a shebang's line
+    of: bytes = b""  # for a digest: the path of the file that it is of
+
+    @property
+    def end(self) -> int:
+        """The offset behind the slot's last byte."""
+        return self.offset + self.room
+
+
+@dataclass(frozen=True)
+class Relocatable:
+    """A file that holds references: one inode, all its names, its bytes as archived."""
+
+    path: bytes
+    names: Tuple[bytes, ...]  # the other names of the same inode
+    size: int
+    sha256: str
+    references: Tuple[Reference, ...]  # by offset
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One path of the environment as it is archived."""
+
+    path: bytes
+    kind: Kind
+    mode: int  # permission bits
+    size: int  # of the archived bytes; 0 for what has none
+    mtime: int  # whole seconds, as archived
+    target: bytes  # of a symlink as archived; of a hard link, the path of its first name
+    sha256: str  # of the archived bytes; empty for what has none
+    standing: Standing
+    package: str  # "name-version-build" of the owner, or empty
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that the reader of a report must know: not rewritten, left out, or changed."""
+
+    path: bytes
+    offset: int  # -1 where it is about the whole file
+    what: str  # one of a few fixed words, for counting
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that relocation needs to know."""
+
+    prefixes: Tuple[bytes, ...]  # every prefix that archived bytes name, longest first
+    files: Tuple[Relocatable, ...]  # by path
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The full list: what verifying and packing again read, and relocation does not."""
+
+    entries: Tuple[Entry, ...]  # by path
+    findings: Tuple[Finding, ...]
