@@ -1,0 +1,80 @@
+#!/bin/sh
+# Relocate the tree that this file is in:  bin/conda-unpack [-h] [-v] [--version] ...
+# It finds the tree and a Python inside it, and leaves the rest to .pack/relocator. The user's PATH,
+# PYTHONHOME and the like do not matter; LD_LIBRARY_PATH only where no Python runs without it.
+
+newline='
+'
+
+# Print the physical path of the symlink $1 followed to its end, and an "x" that guards a newline.
+follow() {
+    place=$1
+    while [ -h "$place" ]; do
+        link=$(PATH=/usr/bin:/bin:/usr/local/bin:/run/current-system/sw/bin && readlink "$place" && echo x) || return
+        link=${link%"${newline}x"}
+        case $link in
+        /*) place=$link ;;
+        *) place=${place%/*}/$link ;;
+        esac
+    done
+    directory=$(cd -P "${place%/*}" >/dev/null && pwd -P && echo x) || return
+    printf '%sx' "${directory%"${newline}x"}/${place##*/}"
+}
+
+# Say whether the Python $1 runs and is new enough for the relocator.
+fits() {
+    "$1" -I -S -B -X utf8 -c 'import sys; sys.exit(sys.version_info < (3, 8))' </dev/null >/dev/null 2>&1
+}
+
+# Find the Python of the environment: $python. First those that stay inside the tree; a virtual
+# environment has only links to one outside.
+choose() {
+    for where in inside outside; do
+        for candidate in "$root"/bin/python3 "$root"/bin/python "$root"/bin/python3.[0-9] "$root"/bin/python3.[0-9][0-9]; do
+            if [ ! -f "$candidate" ] || [ ! -x "$candidate" ]; then continue; fi
+            real=$(follow "$candidate") || continue
+            case $real in
+            "$root"/*) [ "$where" = inside ] || continue ;;
+            *) [ "$where" = outside ] || continue ;;
+            esac
+            if fits "$candidate"; then
+                python=$candidate
+                return 0
+            fi
+        done
+    done
+    return 1
+}
+
+unset CDPATH
+case $0 in
+*/*) self=$0 ;;
+*) self=./$0 ;; # "sh conda-unpack" in bin
+esac
+case $self in
+/*) ;;
+*) self=./$self ;; # cd would take a name that begins with "-" for an option
+esac
+if ! self=$(follow "$self"); then
+    echo "conda-unpack: cannot find out where $0 stands: readlink, or the directory, is missing." >&2
+    exit 10
+fi
+self=${self%x}
+root=${self%/bin/*}
+
+kept=${LD_LIBRARY_PATH+set}
+library_path=${LD_LIBRARY_PATH-}
+unset LD_LIBRARY_PATH
+if ! choose; then
+    # On clusters a virtual environment's Python may come from a module, and start only with this.
+    if [ -n "$kept" ]; then
+        LD_LIBRARY_PATH=$library_path
+        export LD_LIBRARY_PATH
+    fi
+    if [ -z "$kept" ] || ! choose; then
+        printf '%s\n' "conda-unpack: $root: this environment holds no Python 3.8 or newer that runs, to relocate itself with." \
+            "On a machine that has pack, run:  pack relocate $root" >&2
+        exit 10
+    fi
+fi
+exec "$python" -I -S -B -X utf8 "$root/.pack/relocator" unpack "$root" "$@"
