@@ -140,6 +140,8 @@ class Manifest:
 
     prefixes: Tuple[bytes, ...]  # every prefix that archived bytes name, longest first
     files: Tuple[Relocatable, ...]  # by path
+    added: Tuple[bytes, ...]  # paths that packing added, which are no part of the environment
+    stem: str  # of the names of the activation scripts: "activate", or "pack-activate"
 
 
 @dataclass(frozen=True)

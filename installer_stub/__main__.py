@@ -1,0 +1,104 @@
+"""The command line of the relocator that travels inside an archive. ``bin/conda-unpack`` starts it.
+
+``python .pack/relocator unpack ROOT [options]``. It is the one module here that prints and exits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import List, Optional
+
+from installer_stub import relocate, verify
+from installer_stub.errors import PackError, Stale, TreeReadOnly
+from installer_stub.relocate import Tree
+
+
+def main(version: str, argv: Optional[List[str]] = None) -> None:
+    """Run the relocator; exit with 0, or with the code of the error."""
+    options = _parser(version).parse_args(argv)
+    try:
+        if options.activation:
+            activate(options.root)
+        else:
+            unpack(options)
+    except PackError as error:
+        _complain(f"conda-unpack: {error}")
+        if error.tip:
+            _complain(f"TIP: {error.tip}")
+        sys.exit(error.code)
+    except OSError as error:
+        _complain(f"conda-unpack: {os.fsdecode(options.root)}: {error}")
+        _complain("TIP: run it again when that is mended; it goes on where it stopped.")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _complain(f"conda-unpack: {os.fsdecode(options.root)}: interrupted; run it again, and it goes on.")
+        sys.exit(130)
+
+
+def _parser(version: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="conda-unpack",
+        description="Rewrite the paths in this environment for the place where it stands.",
+    )
+    parser.add_argument("command", choices=["unpack"], help=argparse.SUPPRESS)
+    parser.add_argument("root", type=os.fsencode, help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what was done")
+    parser.add_argument(
+        "--allow-unrelocated", action="store_true", help="permit C strings without room to keep the old path"
+    )
+    parser.add_argument(
+        "--no-rescan", action="store_true", help="do not search files added after unpacking for old paths"
+    )
+    parser.add_argument("--activation", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def activate(root: bytes) -> None:
+    """Relocate the tree if an activation may do so by itself; raise Stale where it may not."""
+    tree = relocate.open_tree(root)
+    if relocate.is_current(tree):
+        if tree.state.prefix == tree.root:
+            _refresh(tree)
+        return
+    if not relocate.may_by_itself(tree):
+        raise Stale(
+            f"{os.fsdecode(tree.root)}: it is relocated to {os.fsdecode(tree.state.newest.form.prefix or b'')}, "
+            f"so paths in it are stale; {os.fsdecode(tree.root)}/bin/conda-unpack mends that."
+        )
+    try:
+        relocate.relocate(tree)
+    except TreeReadOnly as error:
+        here = os.fsdecode(tree.root)
+        raise TreeReadOnly(
+            f"{here}: it cannot be written, so paths in it are stale; {here}/bin/conda-unpack mends that for its owner."
+        ) from error
+
+
+def _refresh(tree: Tree) -> None:
+    """Write the activation scripts again: an interruption may have come between the state and them."""
+    try:
+        relocate.refresh(tree)
+    except (OSError, TreeReadOnly):
+        return  # they work as they are, at the cost of asking here each time
+
+
+def unpack(options: argparse.Namespace) -> None:
+    """Relocate the tree, as told."""
+    tree = relocate.open_tree(options.root)
+    outcome = relocate.relocate(tree, options.allow_unrelocated, not options.no_rescan)
+    if options.verbose:
+        print(f"{os.fsdecode(outcome.target)}: {outcome.written} files rewritten, {outcome.right} right already")
+    for what, count in verify.counts(list(outcome.findings)).items():
+        _complain(f"conda-unpack: {count} files: {what}")
+        if options.verbose:
+            for finding in outcome.findings:
+                if finding.what == what:
+                    at = f" at byte {finding.offset}" if finding.offset >= 0 else ""
+                    _complain(f"  {os.fsdecode(finding.path)}{at} {finding.detail}")
+
+
+def _complain(line: str) -> None:
+    print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)

@@ -1,0 +1,283 @@
+"""The two files that tell what an archive holds, read and written strictly.
+
+``references.json`` is all that relocation reads; ``files.json`` is the full list with hashes. Both are
+JSON with one fact a line, so that two of them can be compared by eye. Paths are UTF-8 with ``%`` and every
+other byte percent-encoded. Enums are written by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Callable, Dict, List, Sequence, TypeVar
+
+from installer_stub.activation import STEM, STEM_BESIDE
+from installer_stub.errors import ManifestError
+from installer_stub.model import (
+    Entry,
+    Field,
+    Fill,
+    Finding,
+    Force,
+    Kind,
+    Listing,
+    Manifest,
+    Reference,
+    Relocatable,
+    Spelling,
+    Standing,
+)
+from installer_stub.spelling import spelled
+
+FORMAT = 1
+DIRECTORY = b".pack"
+REFERENCES = DIRECTORY + b"/references.json"
+FILES = DIRECTORY + b"/files.json"
+
+_T = TypeVar("_T")
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def encode(path: bytes) -> str:
+    """Write bytes as text: UTF-8 stays, ``%``, control characters and other bytes become ``%XX``."""
+    out: List[str] = []
+    for char in path.decode("utf-8", "surrogateescape"):
+        code = ord(char)
+        if 0xDC80 <= code <= 0xDCFF:
+            out.append(f"%{code - 0xDC00:02X}")
+        elif code < 0x20 or code == 0x7F or char == "%":
+            out.append(f"%{code:02X}")
+        else:
+            out.append(char)
+    return "".join(out)
+
+
+def decode(text: str) -> bytes:
+    """Read back what ``encode`` wrote."""
+    if "%" not in text:
+        return text.encode()
+    return re.sub(rb"%([0-9A-F]{2})", lambda m: bytes([int(m.group(1), 16)]), text.encode())
+
+
+def dump(manifest: Manifest) -> bytes:
+    """Write ``references.json``."""
+    head = {
+        "format": FORMAT,
+        "prefixes": [encode(prefix) for prefix in manifest.prefixes],
+        "added": [encode(path) for path in manifest.added],
+        "stem": manifest.stem,
+    }
+    rows = [_row(file, manifest.prefixes) for file in manifest.files]
+    return _document(head, {"files": rows})
+
+
+def load(data: bytes) -> Manifest:
+    """Read ``references.json``. Raises ManifestError for anything that ``dump`` does not write."""
+
+    def build(document: Dict[str, Any]) -> Manifest:
+        prefixes = tuple(_named(text) for text in document["prefixes"])
+        if document["stem"] not in (STEM, STEM_BESIDE):
+            raise ValueError(f"{document['stem']!r} is no name of an activation script")
+        return Manifest(
+            prefixes,
+            tuple(_file(row, prefixes) for row in document["files"]),
+            tuple(_path(text) for text in document["added"]),
+            document["stem"],
+        )
+
+    return _strictly(REFERENCES, data, build)
+
+
+def dump_listing(listing: Listing) -> bytes:
+    """Write ``files.json``."""
+    entries = [
+        [
+            encode(e.path),
+            e.kind.name,
+            e.mode,
+            e.size,
+            e.mtime,
+            encode(e.target),
+            e.sha256,
+            e.standing.name,
+            e.package,
+        ]
+        for e in listing.entries
+    ]
+    findings = [[encode(f.path), f.offset, f.what, f.detail] for f in listing.findings]
+    return _document({"format": FORMAT}, {"entries": entries, "findings": findings})
+
+
+def load_listing(data: bytes) -> Listing:
+    """Read ``files.json``. Raises ManifestError for anything that ``dump_listing`` does not write."""
+
+    def build(document: Dict[str, Any]) -> Listing:
+        entries = tuple(
+            Entry(
+                _path(path),
+                Kind[kind],
+                count(mode),
+                count(size),
+                _number(mtime),
+                _path(target) if kind == Kind.HARD_LINK.name else decode(target),
+                sha256_of(sha256) if sha256 else "",
+                Standing[standing],
+                _text(package),
+            )
+            for path, kind, mode, size, mtime, target, sha256, standing, package in document["entries"]
+        )
+        findings = tuple(
+            Finding(decode(path), _number(offset), _text(what), _text(detail))
+            for path, offset, what, detail in document["findings"]
+        )
+        return Listing(entries, findings)
+
+    return _strictly(FILES, data, build)
+
+
+def _row(file: Relocatable, prefixes: Sequence[bytes]) -> List[Any]:
+    references: List[List[Any]] = []
+    for r in file.references:
+        row: List[Any] = [
+            r.offset,
+            r.room,
+            prefixes.index(r.prefix) if r.prefix else -1,
+            r.field.name,
+            r.spelling.name,
+            r.fill.name,
+            r.force.name,
+        ]
+        if r.archived or r.of:
+            row += [encode(r.archived), encode(r.of)]
+        references.append(row)
+    return [encode(file.path), [encode(n) for n in file.names], file.size, file.sha256, references]
+
+
+def _file(row: Sequence[Any], prefixes: Sequence[bytes]) -> Relocatable:
+    path, names, size, sha256, rows = row
+    references = tuple(_reference(item, prefixes, count(size)) for item in rows)
+    end = 0
+    for reference in references:
+        if reference.offset < end:
+            raise ValueError(f"{path}: references are not in order")
+        end = reference.offset + _least(reference)
+    return Relocatable(_path(path), tuple(_path(n) for n in names), size, sha256_of(sha256), references)
+
+
+def _reference(item: Sequence[Any], prefixes: Sequence[bytes], size: int) -> Reference:
+    offset, room, index, field, spelling, fill, force = item[:7]
+    archived, of = item[7:] if len(item) > 7 else ("", "")
+    if not 0 <= count(offset) + count(room) <= size:
+        raise ValueError(f"the slot at byte {offset} reaches beyond the file's {size} bytes")
+    if not -1 <= _number(index) < len(prefixes):
+        raise ValueError(f"there is no prefix {index}")
+    reference = Reference(
+        offset,
+        room,
+        prefixes[index] if index >= 0 else b"",
+        Field[field],
+        Spelling[spelling],
+        Fill[fill],
+        Force[force],
+        decode(archived),
+        _path(of) if of else b"",
+    )
+    if (reference.field is Field.DIGEST) == bool(reference.prefix):
+        raise ValueError(f"the slot at byte {offset}: {'a digest names a' if index >= 0 else 'there is no'} prefix")
+    if not 0 < _least(reference) <= room:
+        raise ValueError(f"the slot at byte {offset} has no room for its own {_least(reference)} bytes")
+    return reference
+
+
+def _least(reference: Reference) -> int:
+    """Count the bytes at the begin of a slot that are surely its own; another may begin behind them."""
+    if reference.fill is not Fill.GROW:
+        return len(spelled(reference.prefix, reference.spelling))
+    if reference.field in (Field.DIGEST, Field.SHEBANG):
+        return len(reference.archived)
+    return reference.room
+
+
+def _path(text: str) -> bytes:
+    """Read a path that must stay inside the prefix."""
+    path = decode(text)
+    if path.startswith(b"/") or b"\0" in path or any(part in (b"", b".", b"..") for part in path.split(b"/")):
+        raise ValueError(f"{text!r} is not a path inside the prefix")
+    return path
+
+
+def _named(text: str) -> bytes:
+    """Read a prefix that files name; the placeholder of a package that Windows built is one, too."""
+    prefix = decode(text)
+    if prefix in (b"", b"/") or b"\0" in prefix:
+        raise ValueError(f"{text!r} is not a prefix")
+    return prefix
+
+
+def prefix_of(text: str) -> bytes:
+    """Read a prefix where a tree can stand. Raises ValueError for anything else."""
+    prefix = _named(text)
+    if not prefix.startswith(b"/"):
+        raise ValueError(f"{text!r} is not an absolute path")
+    return prefix
+
+
+def sha256_of(value: Any) -> str:
+    """Read a SHA-256 in hexadecimal digits. Raises ValueError or TypeError for anything else."""
+    if not _HASH.match(value):
+        raise ValueError(f"{value!r} is not a SHA-256")
+    return str(value)
+
+
+def count(value: Any) -> int:
+    """Read a number that is not negative. Raises ValueError for anything else."""
+    if _number(value) < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return int(value)
+
+
+def _number(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text")
+    return value
+
+
+def _document(head: Dict[str, Any], tables: Dict[str, List[Any]]) -> bytes:
+    lines = ["{"]
+    for key, value in head.items():
+        lines.append(f"{json.dumps(key)}: {_json(value)},")
+    last = list(tables)[-1]
+    for key, rows in tables.items():
+        lines.append(f"{json.dumps(key)}: [")
+        lines += [_json(row) + ("," if number < len(rows) else "") for number, row in enumerate(rows, 1)]
+        lines.append("]" if key == last else "],")
+    lines.append("}\n")
+    # Half a surrogate pair in a detail becomes its escape in JSON.
+    return "\n".join(lines).encode("utf-8", "backslashreplace")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _strictly(name: bytes, data: bytes, build: Callable[[Dict[str, Any]], _T]) -> _T:
+    """Parse and build; whatever a damaged document raises becomes a ManifestError that names it."""
+    try:
+        document = json.loads(data.decode())
+        if _number(document["format"]) == FORMAT:
+            return build(document)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ManifestError(
+            f"{name.decode()} is damaged: {type(error).__name__}: {error}.",
+            "Unpack the archive again; nothing was changed.",
+        ) from error
+    raise ManifestError(
+        f"{name.decode()}: its format is {document['format']!r}, and this version reads {FORMAT}.",
+        "Use the version of pack that wrote the archive, or a newer one.",
+    )

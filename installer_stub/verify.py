@@ -1,0 +1,143 @@
+"""Hold a tree against its manifest: hashes, and names of prefixes where it stands no longer."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Dict, Iterator, List, Optional, Tuple
+
+from installer_stub import manifest, references, staging, walk
+from installer_stub.model import Entry, Fill, Finding, Kind, Relocatable
+from installer_stub.relocate import Tree, listing_of
+from installer_stub.rewrite import Form, misfits
+
+CHANGED = "changed"
+MISSING = "missing"
+ADDED = "added"
+LEFT_OVER = "left-over reference"
+
+_RECORD = re.compile(rb"conda-meta/[^/]+\.json\Z")
+
+# Somebody's own files, and files that somebody changed, are no damage.
+HARMLESS = (ADDED, references.HARMLESS, staging.NO_ROOM)
+
+
+def verify(tree: Tree) -> List[Finding]:
+    """Compare every file with the manifest and look for left-over references.
+
+    A left-over reference names a placeholder, or a prefix where the tree stood before. Returns findings
+    by path; those whose ``what`` is in HARMLESS are not damage.
+    """
+    listing = listing_of(tree)
+    files = {file.path: file for file in tree.manifest.files}
+    entries = {entry.path: entry for entry in listing.entries}
+    ours = set(tree.manifest.added)
+    found: Dict[bytes, walk.Found] = {
+        f.path: f for f in walk.walk(tree.root, lambda p: p == manifest.DIRECTORY or p in ours)
+    }
+    findings: List[Finding] = []
+    for entry in listing.entries:
+        if entry.path not in found:
+            findings.append(Finding(entry.path, -1, MISSING))
+        else:
+            first = entries.get(entry.target, entry) if entry.kind is Kind.HARD_LINK else entry
+            findings += _compare(tree, entry, first, found[entry.path], files)
+    stale = _stale_prefixes(tree)
+    current = tree.state.prefix
+    for path, item in found.items():
+        if path not in entries and item.kind is not Kind.DIRECTORY:
+            findings.append(Finding(path, -1, ADDED))
+        if item.kind is Kind.FILE:
+            # A record of conda-meta tells its package's placeholder as a fact.
+            facts = tree.manifest.prefixes if _RECORD.match(path) else ()
+            wanted = tuple(prefix for prefix in stale if prefix not in facts)
+            left = _left_over(tree, item, wanted, files.get(path))
+            findings += _with_permitted(tree, files.get(path), list(left))
+        elif item.kind is Kind.SYMLINK:
+            for prefix in stale:
+                if current is not None and _leads_to(item.target, prefix) and not _leads_to(item.target, current):
+                    findings.append(Finding(path, -1, LEFT_OVER, os.fsdecode(item.target)))
+                    break
+    return sorted(findings, key=lambda f: (f.path, f.offset, f.what))
+
+
+def _compare(
+    tree: Tree, entry: Entry, first: Entry, found: walk.Found, files: Dict[bytes, Relocatable]
+) -> Iterator[Finding]:
+    """Compare a path with its entry; ``first`` is the entry of its inode's first name."""
+    full = os.path.join(tree.root, entry.path)
+    kinds = (Kind.FILE, Kind.HARD_LINK)
+    if found.kind is not entry.kind and not (found.kind in kinds and entry.kind in kinds):
+        yield Finding(entry.path, -1, CHANGED, f"it was a {entry.kind.value}")
+    elif entry.kind is Kind.SYMLINK:
+        if found.target != entry.target:
+            yield Finding(entry.path, -1, CHANGED, "it leads elsewhere")
+    elif entry.kind in kinds:
+        file = files.get(first.path) or Relocatable(first.path, (), first.size, first.sha256, ())
+        forms = [stand.form for stand in tree.state.stands] if file.references else [Form(None)]
+        if not any(staging.is_in_form(full, file, form) for form in forms):
+            yield Finding(entry.path, -1, CHANGED, "its bytes are not those of the manifest")
+    lost, gained = entry.mode & ~found.mode, found.mode & ~entry.mode
+    # What the umask of whoever unpacked it took from group and others is no damage.
+    if entry.kind is not Kind.SYMLINK and (gained or lost & 0o700):
+        yield Finding(entry.path, -1, "mode", f"{found.mode:o}, and it was {entry.mode:o}")
+
+
+def _stale_prefixes(tree: Tree) -> Tuple[bytes, ...]:
+    """Every prefix that nothing should name any more, the longest first."""
+    current = tree.state.prefix
+    if current is None:
+        return ()
+    named = {*tree.manifest.prefixes, *tree.state.history} - {current}
+    return tuple(sorted(named, key=len, reverse=True))
+
+
+def _leads_to(target: bytes, prefix: bytes) -> bool:
+    return (target + b"/").startswith(prefix + b"/")
+
+
+def _with_permitted(tree: Tree, file: Optional[Relocatable], left: List[Finding]) -> List[Finding]:
+    """Tell the references that keep an old path because the target was accepted without them."""
+    if file is None or not left or tree.state.prefix is None:
+        return left
+    kept = {reference.offset for reference, _ in misfits(file, Form(tree.state.prefix))}
+    return [
+        Finding(f.path, f.offset, staging.NO_ROOM, f.detail) if f.what == LEFT_OVER and f.offset in kept else f
+        for f in left
+    ]
+
+
+def _left_over(
+    tree: Tree, found: walk.Found, stale: Tuple[bytes, ...], file: Optional[Relocatable]
+) -> Iterator[Finding]:
+    if not stale:
+        return
+    # The old tail behind a terminated string may name the prefix once more; no loader reads that far.
+    slots = file.references if file is not None else ()
+    tails = [(slot.offset, slot.end) for slot in slots if slot.fill is Fill.TERMINATE]
+    current = tree.state.prefix or b""
+    full = os.path.join(tree.root, found.path)
+    try:
+        with references.opened(full) as read_at:
+            reading = references.read(read_at, found.size, found.path, (current, *stale), root=tree.root)
+    except OSError as error:
+        yield Finding(found.path, -1, "unreadable", error.strerror or "")
+        return
+    for reference in reading.references:
+        # The search takes the longest at each place, so a stale prefix inside the current one is no hit.
+        if reference.prefix != current and not any(start < reference.offset < end for start, end in tails):
+            yield Finding(found.path, reference.offset, LEFT_OVER, os.fsdecode(reference.prefix))
+    for finding in reading.findings:
+        if finding.what == references.NOT_REWRITABLE and finding.offset >= 0:
+            with references.opened(full) as read_at:
+                window = read_at(finding.offset, len(current))
+            if window != current:
+                yield Finding(found.path, finding.offset, LEFT_OVER, finding.detail)
+
+
+def counts(findings: List[Finding]) -> Dict[str, int]:
+    """Count findings by what they are, the most frequent first."""
+    totals: Dict[str, int] = {}
+    for finding in findings:
+        totals[finding.what] = totals.get(finding.what, 0) + 1
+    return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,94 @@
+"""The tree of a prefix, path by path."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, replace
+from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
+
+from installer_stub.model import Kind
+
+
+@dataclass(frozen=True)
+class Found:
+    """A path as it stands on disk. ``kind`` is None for what no archive holds: a FIFO, a socket, a device.
+
+    ``target`` is the text of a symlink; of a hard link, the path of the first name of its inode.
+    ``error`` says why the path could not be read, else it is empty.
+    """
+
+    path: bytes
+    kind: Optional[Kind]
+    mode: int
+    size: int
+    mtime_ns: int
+    target: bytes = b""
+    error: str = ""
+
+
+def walk(prefix: bytes, skip: Callable[[bytes], bool] = lambda path: False) -> Iterator[Found]:
+    """Yield everything below ``prefix``: each directory, then what is in it, names in byte order.
+
+    Symlinks are never followed. ``skip(path)`` leaves a path out, and all that is below it.
+    """
+    first_names: Dict[Tuple[int, int], bytes] = {}
+    pending = _names(prefix, b"")
+    if isinstance(pending, OSError):
+        yield Found(b"", Kind.DIRECTORY, 0, 0, 0, error=_reason(pending))
+        return
+    while pending:
+        path = pending.pop()
+        if skip(path):
+            continue
+        found = look(prefix, path, first_names)
+        if found.kind is Kind.DIRECTORY:
+            below = _names(prefix, path)
+            if isinstance(below, OSError):
+                found = replace(found, error=_reason(below))
+            else:
+                pending += below
+        yield found
+
+
+def _names(prefix: bytes, path: bytes) -> Union[List[bytes], OSError]:
+    """List the paths in a directory, the last first, or say why that cannot be done."""
+    try:
+        names = os.listdir(os.path.join(prefix, path))
+    except OSError as error:
+        return error
+    return sorted((os.path.join(path, name) for name in names), reverse=True)
+
+
+def look(prefix: bytes, path: bytes, first_names: Optional[Dict[Tuple[int, int], bytes]] = None) -> Found:
+    """Describe one path, without following it if it is a symlink.
+
+    ``first_names`` maps the inodes seen so far, as (device, number), to the path of their first name.
+    """
+    full = os.path.join(prefix, path)
+    try:
+        status = os.lstat(full)
+        target = os.readlink(full) if stat.S_ISLNK(status.st_mode) else b""
+    except OSError as error:
+        return Found(path, None, 0, 0, 0, error=_reason(error))
+    kind = _kind(status.st_mode)
+    size = status.st_size if kind is Kind.FILE else 0
+    if kind is Kind.FILE and status.st_nlink > 1 and first_names is not None:
+        first = first_names.setdefault((status.st_dev, status.st_ino), path)
+        if first != path:
+            kind, size, target = Kind.HARD_LINK, 0, first
+    return Found(path, kind, stat.S_IMODE(status.st_mode), size, status.st_mtime_ns, target)
+
+
+def _kind(mode: int) -> Optional[Kind]:
+    if stat.S_ISREG(mode):
+        return Kind.FILE
+    if stat.S_ISDIR(mode):
+        return Kind.DIRECTORY
+    if stat.S_ISLNK(mode):
+        return Kind.SYMLINK
+    return None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

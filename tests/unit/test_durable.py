@@ -1,0 +1,272 @@
+"""A file changes as a whole or not at all, under the permissions that trees really have."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from installer_stub import durable
+from installer_stub.errors import TreeReadOnly
+from tests.unit.other_user import NOBODY, nobody, open_directory
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Path:
+    directory = tmp_path / "staging"
+    directory.mkdir()
+    return directory
+
+
+def staged(directory: Path, content: bytes = b"new") -> bytes:
+    (directory / "0").write_bytes(content)
+    return bytes(directory / "0")
+
+
+def test_replace_keeps_the_mode_and_leaves_the_old_inode_alone(tmp_path: Path, staging: Path) -> None:
+    """Whoever runs or maps the old file keeps it; so does another name of it, in a package cache."""
+    path, cache = tmp_path / "file", tmp_path / "cache"
+    path.write_bytes(b"old")
+    path.chmod(0o751)
+    cache.hardlink_to(path)
+    with path.open("rb") as reader:
+        durable.replace(staged(staging), bytes(path))
+        assert reader.read() == b"old"
+    assert (path.read_bytes(), path.stat().st_mode & 0o7777) == (b"new", 0o751)
+    assert cache.read_bytes() == b"old"
+    assert os.listdir(staging) == []
+
+
+def test_a_running_program_is_replaced(tmp_path: Path, staging: Path) -> None:
+    """Opening it for writing would fail: text file busy."""
+    path = tmp_path / "sleep"
+    path.write_bytes(Path("/bin/sleep").read_bytes())
+    path.chmod(0o755)
+    with subprocess.Popen([path, "60"]) as running:
+        try:
+            with pytest.raises(OSError, match="busy"):
+                path.open("r+b").close()
+            durable.replace(staged(staging), bytes(path))
+            assert running.poll() is None
+        finally:
+            running.kill()
+    assert path.read_bytes() == b"new"
+
+
+@needs_root
+def test_replace_keeps_the_owner(tmp_path: Path, staging: Path) -> None:
+    path = tmp_path / "file"
+    path.touch(0o640)
+    os.chown(path, NOBODY, NOBODY)
+    durable.replace(staged(staging), bytes(path))
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (NOBODY, NOBODY, 0o640)
+
+
+def test_a_directory_that_its_owner_may_not_write_is_opened_for_a_moment() -> None:
+    """Packages hold such directories."""
+    with open_directory() as room, nobody_owns(room):
+        (room / "tree").mkdir()
+        (room / "tree/file").write_bytes(b"old")
+        (room / "tree").chmod(0o555)
+        (room / "staging").mkdir()
+        durable.replace(staged(room / "staging"), bytes(room / "tree/file"))
+        assert (room / "tree/file").read_bytes() == b"new"
+        assert (room / "tree").stat().st_mode & 0o777 == 0o555
+
+
+class nobody_owns:  # noqa: N801 - reads as the statement that it is
+    """Give a directory to nobody, and be nobody in the block."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._nobody = nobody()
+
+    def __enter__(self) -> None:
+        if os.geteuid() == 0:
+            os.chown(self._directory, NOBODY, NOBODY)
+        self._nobody.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._nobody.__exit__(None, None, None)
+
+
+def test_write_makes_and_replaces(tmp_path: Path, staging: Path) -> None:
+    path = bytes(tmp_path / "file")
+    for content, mode in ((b"one", 0o644), (b"two", 0o755)):
+        durable.write(path, content, mode, bytes(staging))
+        assert (Path(os.fsdecode(path)).read_bytes(), os.stat(path).st_mode & 0o7777) == (content, mode)
+    assert os.listdir(staging) == []
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, staging: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(TypeError):
+        durable.write(bytes(tmp_path / "file"), None, 0o644, bytes(staging))  # type: ignore[arg-type]
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert os.listdir(staging) == []
+
+
+def test_links_replace_what_was_there(tmp_path: Path, staging: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"data")
+    second.write_bytes(b"other")
+    for _ in range(2):  # the second time they are one inode already
+        durable.link(bytes(first), bytes(second), bytes(staging))
+        assert second.samefile(first)
+        durable.symlink(b"first", bytes(tmp_path / "link"), bytes(staging))
+        assert (tmp_path / "link").readlink() == Path("first")
+        assert os.listdir(staging) == []
+
+
+def test_remove_is_content_with_what_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for _ in range(2):
+        durable.remove(bytes(tmp_path / "file"))
+        assert not (tmp_path / "file").exists()
+
+
+def test_flush_takes_a_directory(tmp_path: Path) -> None:
+    durable.flush(bytes(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        durable.flush(bytes(tmp_path / "missing"))
+
+
+def dead() -> int:
+    with subprocess.Popen(["true"]) as process:
+        pass
+    return process.pid
+
+
+def test_staging_is_one_s_own_and_goes_away(tmp_path: Path) -> None:
+    with durable.staging(bytes(tmp_path), bytes(tmp_path)) as directory:
+        assert os.stat(directory).st_mode & 0o777 == 0o700
+        Path(os.fsdecode(directory), "file").touch()
+        name = os.path.basename(directory)
+        assert name.startswith(b"staging-" + os.uname().nodename.encode() + b"-%d-" % os.getpid())
+    assert os.listdir(tmp_path) == []
+
+
+def test_staging_removes_what_a_killed_process_of_this_host_left(tmp_path: Path) -> None:
+    host = os.uname().nodename
+    left = [f"staging-{host}-{dead()}-1"]
+    kept = [
+        f"staging-{host}-{os.getppid()}-1",
+        f"staging-elsewhere-{dead()}-1",
+        f"staging-{host}-x-1",
+        f"staging-{host}",
+        "staging-",
+        "other",
+    ]
+    for name in (*left, *kept):
+        (tmp_path / name / "below").mkdir(parents=True)
+    with durable.staging(bytes(tmp_path), bytes(tmp_path)):
+        pass
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+def test_litter_that_is_a_symlink_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").touch()
+    (tmp_path / "tree").mkdir()
+    (tmp_path / f"tree/staging-{os.uname().nodename}-{dead()}-1").symlink_to(tmp_path / "outside")
+    with durable.staging(bytes(tmp_path / "tree"), bytes(tmp_path / "tree")):
+        pass
+    assert (tmp_path / "outside/file").exists()
+
+
+def test_a_tree_of_somebody_else_is_read_only() -> None:
+    with open_directory() as room:
+        (room / "tree").mkdir()
+        (room / "tree/file").touch()
+        (room / "tree").chmod(0o555)
+        with nobody(), pytest.raises(TreeReadOnly, match=r"cannot be written \(Permission denied\)") as caught:  # noqa: SIM117
+            with durable.staging(bytes(room), bytes(room / "tree")):
+                pass
+        assert caught.value.code == 9
+
+
+@needs_root
+def test_a_directory_of_somebody_else_in_the_tree_is_told_before_the_start() -> None:
+    with open_directory() as room:
+        (room / "tree").mkdir()
+        (room / "staging").mkdir()
+        with nobody(), pytest.raises(TreeReadOnly, match="belongs to somebody else"):
+            durable.require_replaceable(bytes(room), b"tree/file", bytes(room / "staging"))
+        os.chown(room / "tree", NOBODY, NOBODY)
+        (room / "tree").chmod(0o555)
+        with nobody():
+            durable.require_replaceable(bytes(room), b"tree/file", bytes(room / "staging"))
+
+
+def test_a_directory_on_another_file_system_is_told_before_the_start(tmp_path: Path, staging: Path) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == staging.stat().st_dev:
+        pytest.skip("no second file system at /dev/shm")
+    with pytest.raises(TreeReadOnly, match="another file system"):
+        durable.require_replaceable(bytes(other), b"file", bytes(staging))
+
+
+HOLD = """
+import sys
+from installer_stub import durable
+with durable.lock(sys.argv[1].encode()):
+    print("held", flush=True)
+    sys.stdin.read()
+print("free", flush=True)
+"""
+
+
+def test_two_processes_do_not_hold_the_lock_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with start() as first, start() as second:
+        assert first.stdin and first.stdout and second.stdin and second.stdout
+        try:
+            # Whichever was first holds it; the other has said nothing when the first ends.
+            import select
+
+            ready, _, _ = select.select([first.stdout, second.stdout], [], [], 60)
+            holder, waiter = (first, second) if first.stdout in ready else (second, first)
+            assert holder.stdout and holder.stdin and waiter.stdout and waiter.stdin
+            assert holder.stdout.readline() == "held\n"
+            assert select.select([waiter.stdout], [], [], 0.3)[0] == []
+            holder.stdin.close()
+            assert holder.stdout.readline() == "free\n"
+            assert waiter.stdout.readline() == "held\n"
+            waiter.stdin.close()
+            assert waiter.stdout.readline() == "free\n"
+        finally:
+            first.kill()
+            second.kill()
+
+
+def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        process.kill()
+    with durable.lock(bytes(tmp_path)):
+        pass
+
+
+def test_without_a_place_for_the_lock_the_work_goes_on(tmp_path: Path) -> None:
+    done = False
+    with durable.lock(bytes(tmp_path / "missing")):
+        done = True
+    assert done
+
+
+def test_an_error_under_the_lock_is_not_lost(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), durable.lock(bytes(tmp_path)):
+        raise KeyError
