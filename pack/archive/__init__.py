@@ -1,0 +1,119 @@
+"""What an output holds and which outputs there are; each writer is a module beside this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from installer_stub.errors import EnvironmentUnfit, UsageError
+from installer_stub.model import Kind
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes of content that were just written."""
+
+
+class Writable(Protocol):
+    """Takes bytes, in order."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take all of ``data``."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One path of an output, and where its content comes from."""
+
+    path: bytes  # relative to the root of the output, without a slash at either end
+    kind: Kind
+    mode: int  # permission bits
+    mtime: int  # whole seconds
+    size: int  # of the content in bytes; 0 for what has none
+    target: bytes  # of a symlink; of a hard link, the path of an earlier member
+    chunks: Callable[[], Iterator[bytes]]  # of a FILE: exactly ``size`` bytes; not called for other kinds
+
+
+def checked_chunks(member: Member) -> Iterator[bytes]:
+    """Yield the content of a member, never more than its size.
+
+    Raises `EnvironmentUnfit` when there is more or less: a header that promises another size than what
+    follows damages every member behind it.
+    """
+    seen = 0
+    for chunk in member.chunks():
+        seen += len(chunk)
+        if seen > member.size:
+            raise _changed(member, f"more than the {member.size} bytes")
+        yield chunk
+    if seen < member.size:
+        raise _changed(member, f"{seen} bytes, not the {member.size}")
+
+
+def _changed(member: Member, what: str) -> EnvironmentUnfit:
+    return EnvironmentUnfit(
+        f"{member.path!r}: changed while packing: it holds {what} that it had when it was scanned",
+        tip="Let whatever writes to the environment finish, then pack again.",
+    )
+
+
+class Format(Enum):
+    """An output format. The value is its ``--format`` name, and, but for a directory, its suffix."""
+
+    TAR = "tar"
+    TAR_GZ = "tar.gz"
+    TAR_BZ2 = "tar.bz2"
+    TAR_XZ = "tar.xz"
+    TAR_ZST = "tar.zst"
+    DIRECTORY = "no-archive"
+
+
+_SHORT = {
+    "tgz": Format.TAR_GZ,
+    "tbz2": Format.TAR_BZ2,
+    "txz": Format.TAR_XZ,
+    "tzst": Format.TAR_ZST,
+}
+_SUFFIXES = {f".{format.value}": format for format in Format if format is not Format.DIRECTORY} | {
+    f".{name}": format for name, format in _SHORT.items()
+}
+
+INFER = "infer"
+NAMES = (INFER, *(format.value for format in Format), *_SHORT)
+"""All that ``--format`` takes."""
+
+
+def infer(output: str | os.PathLike[str]) -> Format:
+    """Return the format that the name of an output asks for.
+
+    A slash at the end asks for a directory; ``pathlib`` drops it, so pass the name as it was typed.
+    Raises `UsageError` for a name with no suffix or an unknown one.
+    """
+    name = os.fspath(output)
+    if name.endswith("/"):
+        return Format.DIRECTORY
+    for suffix, format in _SUFFIXES.items():
+        # ".tar.gz" alone is a hidden file without a suffix.
+        if name.lower().endswith(suffix) and os.path.basename(name).lower() != suffix:
+            return format
+    raise UsageError(
+        f"{name}: the name does not say which format to write. Known suffixes: {' '.join(_SUFFIXES)}",
+        tip="End the name with one of these, or name the format with --format"
+        f" (for a directory: --format {Format.DIRECTORY.value}).",
+    )
+
+
+def parse(name: str) -> Format | None:
+    """Return the format that a ``--format`` name stands for; None for ``infer``.
+
+    Raises `UsageError` for an unknown name.
+    """
+    if name == INFER:
+        return None
+    if name in _SHORT:
+        return _SHORT[name]
+    try:
+        return Format(name)
+    except ValueError:
+        raise UsageError(f"--format {name}: unknown. Choose one of: {' '.join(NAMES)}") from None
