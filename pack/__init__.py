@@ -1,0 +1,1 @@
+"""Make an installed software environment relocatable: pack it, move it, activate it, run it."""

@@ -1,0 +1,72 @@
+"""Which byte code is archived, and with what times its sources must be, so that none is compiled twice.
+
+Python takes a ``.pyc`` for current if it records the time and size of its source. A source whose bytes
+packing or relocation changes may keep its size, and its time is restored: its byte code would run stale,
+so it is left out, and the first import compiles anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+
+from installer_stub import bytecode, references
+from installer_stub.model import Kind, Standing
+from installer_stub.walk import Found
+from pack.examine import Examined
+
+
+def left_out(examined: Mapping[bytes, Examined], pip_owned: Collection[bytes]) -> dict[bytes, str]:
+    """Find the byte code that is not archived, with the reason for each path.
+
+    ``pip_owned`` are the paths that a pip distribution lists as its own.
+    """
+    reasons: dict[bytes, str] = {}
+    for path, pyc in examined.items():
+        if not path.endswith(b".pyc"):
+            continue
+        source = examined.get(bytecode.source_path(path) or b"")
+        reason = _reason(pyc, source, pip_owned)
+        if reason:
+            reasons[path] = reason
+    return reasons
+
+
+def _reason(pyc: Examined, source: Examined | None, pip_owned: Collection[bytes]) -> str:
+    owned = pyc.job.owned
+    if owned is not None and owned.byte_code:
+        return "byte code that the installing client compiled"
+    if source is None:
+        return ""
+    if source.references or source.layers:
+        return "byte code of a source that names the prefix"
+    if any(finding.what == references.NOT_REWRITABLE for finding in pyc.findings):
+        return "byte code that names the prefix; its source does not"
+    known = owned is not None or pyc.job.known is not None or pyc.job.path in pip_owned
+    parent = source.standing is not Standing.ADDED or source.job.known or source.job.path in pip_owned
+    return "" if known or not parent else "byte code that appeared beside an owned source"
+
+
+def empty_caches(found: Sequence[Found], examined: Mapping[bytes, Examined]) -> frozenset[bytes]:
+    """Find the ``__pycache__`` directories of which nothing is archived: Python makes them as it needs them."""
+    caches = {each.path for each in found if os.path.basename(each.path) == b"__pycache__"}
+    filled = {os.path.dirname(each.path) for each in found if each.kind is not Kind.FILE or each.path in examined}
+    return frozenset(caches - filled)
+
+
+def source_mtimes(examined: Mapping[bytes, Examined]) -> dict[bytes, int]:
+    """Find the time in seconds that the byte code shipped with each intact source records.
+
+    Only byte code that is valid on disk counts: the package's builder compiled it from this very source.
+    """
+    times: dict[bytes, int] = {}
+    for path, pyc in examined.items():
+        name = bytecode.source_path(path) if pyc.compiled else None
+        source = examined.get(name) if name else None
+        if source is None or name is None or pyc.compiled is None:
+            continue
+        intact = pyc.standing is Standing.INTACT and source.standing is Standing.INTACT
+        mtime = source.job.mtime_ns // 10**9
+        if intact and (pyc.compiled.mtime, pyc.compiled.source_size) == (mtime, source.job.size):
+            times[name] = mtime
+    return times

@@ -1,0 +1,371 @@
+"""The command line: the only module that prints, exits or draws a progress bar."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from click.core import ParameterSource
+
+from installer_stub.errors import PackError, UsageError, VerifyFailed
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from installer_stub.model import Finding
+    from pack.archive import Format
+    from pack.environment import Environment
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_FORMATS = "tar, tar.gz (tgz), tar.bz2 (tbz2), tar.xz (txz), tar.zst (tzst), no-archive (a directory)"
+
+
+class _Group(click.Group):
+    """A group whose own options come first in its help: packing is the command without a name."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage("pack", "[-n NAME | -p PREFIX] [-o OUTPUT] [OPTIONS]")
+        formatter.write_usage("pack", "COMMAND [ARGS]...")
+
+
+def _environment_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("-p", "--prefix", metavar="PATH", help="The directory of the environment."),
+        click.option("-n", "--name", metavar="NAME", help="The name of the environment (default: the active one)."),
+    ):
+        command = option(command)
+    return command
+
+
+_jobs_option = click.option(
+    "-j",
+    "--n-threads",
+    "threads",
+    type=int,
+    metavar="N",
+    help="Cores to use; -1 stands for all, the default.",
+)
+_unreadable_option = click.option(
+    "--ignore-unreadable", is_flag=True, help="Leave out files that cannot be read instead of stopping."
+)
+
+
+@click.group(cls=_Group, invoke_without_command=True, context_settings=_CONTEXT)
+@_environment_options
+@click.option("-o", "--output", metavar="PATH", help="Where to write; - is standard output (default: <name>.tar.gz).")
+@click.option(
+    "--format",
+    "format_name",
+    default="infer",
+    metavar="FORMAT",
+    help=f"{_FORMATS}, or infer it from the output's suffix, the default.",
+)
+@click.option("--compress-level", "level", type=int, metavar="N", help="How hard to compress; see docs/compression.md.")
+@_jobs_option
+@click.option("-f", "--force", is_flag=True, help="Replace an existing output; make its directory.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@_unreadable_option
+@click.version_option(package_name="relopack", prog_name="pack")
+@click.pass_context
+def pack(
+    context: click.Context,
+    name: str | None,
+    prefix: str | None,
+    output: str | None,
+    format_name: str,
+    level: int | None,
+    threads: int | None,
+    force: bool,
+    quiet: bool,
+    ignore_unreadable: bool,
+) -> None:
+    """Make an installed environment relocatable and write it into one file.
+
+    Unpack the file anywhere and activate what is in it: the first activation rewrites every path that
+    named the old place.
+
+    bzip2 and xz are written as one stream, whatever the number of cores.
+    """
+    if context.invoked_subcommand is not None:
+        given = [each for each in context.params if context.get_parameter_source(each) is ParameterSource.COMMANDLINE]
+        if given:
+            raise UsageError(
+                f"options before {context.invoked_subcommand!r} are those of packing",
+                f"Put them behind it: pack {context.invoked_subcommand} -p PREFIX",
+            )
+        return
+    from pack.write import Options, write
+
+    environment = _environment(name, prefix)
+    format = _format(format_name, output)
+    if output == "-":
+        path = None
+    else:
+        path = Path(output.rstrip("/") or "/") if output else Path(f"{environment.name}.{format.value}")
+    options = Options(path, format, force, level, _threads(threads), ignore_unreadable)
+    with _Bar(quiet) as bar:
+        found = write(environment, options, _version(), bar)
+    if quiet or path is None:
+        return
+    size = f", {path.stat().st_size / 1e6:,.1f} MB" if path.is_file() else ""
+    slots = sum(len(file.references) for file in found.manifest.files)
+    click.echo(
+        f"{path}: {len(found.items):,} entries{size}; {slots:,} references in "
+        f"{len(found.manifest.files):,} files are rewritten where it goes"
+    )
+    if found.notes:
+        click.echo(f"{len(found.notes):,} paths are not archived; pack scan lists them", err=True)
+
+
+@pack.command("scan")
+@_environment_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--limits", "only_limits", is_flag=True, help="Print only how long a target may be, and why.")
+@_jobs_option
+@_unreadable_option
+def _scan(
+    name: str | None,
+    prefix: str | None,
+    as_json: bool,
+    only_limits: bool,
+    threads: int | None,
+    ignore_unreadable: bool,
+) -> None:
+    """Report every reference to the prefix, and what cannot be rewritten."""
+    from pack import report
+    from pack.scan import scan
+
+    environment = _environment(name, prefix)
+    with _Bar(quiet=as_json) as bar:
+        bar.start("scanning", None)
+        found = scan(environment, _threads(threads), ignore_unreadable, progress=bar.advance)
+    if only_limits:
+        _print(report.limits(found) if as_json else "\n".join(report.limits_text(found)))
+    else:
+        _print(report.as_json(found) if as_json else report.as_text(found))
+
+
+@pack.command("relocate")
+@click.argument("tree", metavar="PREFIX")
+@click.option("--allow-unrelocated", is_flag=True, help="Permit C strings without room to keep the old path.")
+@click.option("--no-rescan", is_flag=True, help="Do not search files added after unpacking for old paths.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _relocate(tree: str, allow_unrelocated: bool, no_rescan: bool, as_json: bool) -> None:
+    """Rewrite an unpacked environment for the place where it stands."""
+    from installer_stub import relocate
+
+    outcome = relocate.relocate(relocate.open_tree(os.fsencode(tree)), allow_unrelocated, rescan=not no_rescan)
+    if as_json:
+        facts = {"prefix": _shown(outcome.target), "written": outcome.written, "right": outcome.right}
+        _print({**facts, "findings": _findings(outcome.findings)})
+        return
+    _print(f"{_shown(outcome.target)}: {outcome.written} files rewritten, {outcome.right} right already")
+    _print_findings(outcome.findings)
+
+
+@pack.command("status")
+@click.argument("tree", metavar="PREFIX")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _status(tree: str, as_json: bool) -> None:
+    """Say where an unpacked environment thinks it is, and whether that is stale."""
+    from installer_stub import relocate
+
+    opened = relocate.open_tree(os.fsencode(tree))
+    stands = [stand.form.prefix for stand in opened.state.stands]
+    current = relocate.is_current(opened)
+    if as_json:
+        names = [None if prefix is None else _shown(prefix) for prefix in stands]
+        facts = {"root": _shown(opened.root), "current": current, "complete": opened.state.complete}
+        _print({**facts, "prefixes": names, "host": _shown(opened.state.host)})
+        return
+    named = [_shown(prefix) if prefix is not None else "as archived" for prefix in stands]
+    _print(f"stands at     {_shown(opened.root)}")
+    if not opened.state.complete:
+        _print(f"interrupted   files may be in any of these forms: {', '.join(named)}")
+    else:
+        _print(f"relocated to  {named[0] if stands[0] is not None else 'nothing yet: it is as archived'}")
+    stale = len(opened.manifest.files)
+    _print("up to date" if current else f"stale         {stale} files; bin/conda-unpack mends them")
+
+
+@pack.command("verify")
+@click.argument("tree", metavar="PREFIX")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _verify(tree: str, as_json: bool) -> None:
+    """Compare an unpacked environment with its manifest; look for paths left over from other places."""
+    from installer_stub import relocate, verify
+
+    opened = relocate.open_tree(os.fsencode(tree))
+    findings = verify.verify(opened)
+    damage = [finding for finding in findings if finding.what not in verify.HARMLESS]
+    if as_json:
+        _print({"root": _shown(opened.root), "damaged": bool(damage), "findings": _findings(findings)})
+    else:
+        _print_findings(findings)
+    if damage:
+        counted = ", ".join(f"{count} {what}" for what, count in verify.counts(damage).items())
+        raise VerifyFailed(
+            f"{_shown(opened.root)} is not as its manifest says: {counted}.",
+            "Unpack the archive again, or run bin/conda-unpack if paths are left over.",
+        )
+    if not as_json:
+        _print(f"{_shown(opened.root)}: {len(opened.manifest.files)} files with references, and all others, are right")
+
+
+def _environment(name: str | None, prefix: str | None) -> Environment:
+    from pack.environment import find
+
+    return find(name, prefix)
+
+
+def _format(format_name: str, output: str | None) -> Format:
+    from pack.archive import Format, infer, parse
+
+    format = parse(format_name)
+    if format is None:
+        format = infer(output) if output and output != "-" else Format.TAR_GZ
+    if format is Format.DIRECTORY and output == "-":
+        raise UsageError("a directory cannot be written to standard output", "Name one with -o.")
+    return format
+
+
+def _threads(given: int | None) -> int:
+    if given is None or given == -1:
+        return 0
+    if given < 1:
+        raise UsageError(f"--n-threads {given}: there is no such number of cores", "Give 1 or more, or -1 for all.")
+    return given
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    return metadata.version("relopack")
+
+
+def _shown(path: bytes) -> str:
+    from installer_stub.manifest import encode
+
+    return encode(path)
+
+
+def _findings(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    return [{"path": _shown(f.path), "offset": f.offset, "what": f.what, "detail": f.detail} for f in findings]
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        at = f" at byte {finding.offset}" if finding.offset >= 0 else ""
+        detail = f": {finding.detail}" if finding.detail else ""
+        _print(f"{finding.what}: {_shown(finding.path)}{at}{detail}")
+
+
+def _print(what: Any) -> None:
+    # The terminal's encoding may hold less than a path does.
+    encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
+    text = what if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=encoding != "utf-8")
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+class _Bar:
+    """A progress bar in bytes on a terminal, nothing elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet or not sys.stderr.isatty()
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def start(self, what: str, total: int | None) -> None:
+        """Begin a stage of ``total`` bytes, or of an unknown number."""
+        self._close()
+        if not self._quiet:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                desc=what,
+                total=total,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1000,
+                leave=False,
+                dynamic_ncols=True,
+            )
+
+    def advance(self, count: int) -> None:
+        """Count ``count`` more bytes of the stage."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _Signalled(BaseException):
+    """A signal asked the program to end: unwind, so that nothing half done is left."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _on_signal(number: int, frame: object) -> NoReturn:
+    raise _Signalled(number)
+
+
+def main() -> NoReturn:
+    """Run the program: errors become words and exit codes here, and nowhere else."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _on_signal)
+    try:
+        pack.main(prog_name="pack", standalone_mode=False)
+        if sys.stdout is not None:  # as it is where the caller has closed it
+            sys.stdout.flush()
+        code = 0
+    except PackError as error:
+        _complain(error)
+        code = error.code
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = UsageError.code
+    except (KeyboardInterrupt, click.Abort):
+        code = 128 + signal.SIGINT
+    except _Signalled as signalled:
+        code = 128 + signalled.number
+    except BrokenPipeError:
+        code = 1  # whoever read the output has gone
+    except OSError as error:
+        _complain(PackError(f"{error.filename or 'an operation'}: {error.strerror or error}"))
+        code = PackError.code
+    _settle()
+    sys.exit(code)
+
+
+def _settle() -> None:
+    """Write what was printed, or give it up: Python would try again at exit, and complain."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(error: PackError) -> None:
+    click.echo(f"pack: error: {error}", err=True)
+    if error.tip:
+        click.echo(f"TIP: {error.tip}", err=True)

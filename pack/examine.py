@@ -1,0 +1,290 @@
+"""Examine one file: how it stands to its owner, what its archived bytes are, and what they refer to.
+
+This is what runs in the worker processes of a scan. It reads a file once where nothing is known of it,
+and once more where the bytes as shipped must be rebuilt from it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from installer_stub import bytecode, match, references, rewrite, shebang
+from installer_stub.classify import Format
+from installer_stub.model import Entry, Field, Finding, Reference, Relocatable, Spelling, Standing
+from installer_stub.references import Mode, ReadAt, Reading
+from installer_stub.rewrite import Digest, Form, Unlike
+from installer_stub.shebang import Unwritable
+from pack.layouts import conda
+from pack.layouts.conda import Owned
+from pack.splice import Splice, Spliced, pieces, stacked
+
+Layers = tuple[tuple[Splice, ...], ...]
+
+_STRING = 1 << 16  # no string with a placeholder in it is longer
+
+# What conda makes of a shebang that the kernel would not take, in a package's own scripts.
+_ENV = re.compile(rb"#!/usr/bin/env (?P<command>[^\n]*)\n")
+
+# A string before any statement: some scripts print theirs as their help.
+_DOCSTRING = re.compile(rb"(?:[ \t\f]*(?:#[^\n]*)?\r?\n)*[rRuU]?[\"']")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is the same for all files: the prefix, its names, and the forms of an earlier packing."""
+
+    prefix: bytes
+    names: tuple[bytes, ...]  # longest first
+    forms: tuple[Form, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to examine. ``known``, ``relocatable`` and ``findings`` are what an earlier packing says of it."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    owned: Owned | None = None
+    known: Entry | None = None
+    relocatable: Relocatable | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The verdict on a file. ``layers`` lead from the bytes on disk to the archived bytes."""
+
+    job: Job
+    disk: Digest
+    archived: Digest
+    standing: Standing
+    layers: Layers = ()
+    references: tuple[Reference, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    compiled: bytecode.Header | None = None
+    from_manifest: bool = False
+    error: str = ""
+
+
+def examine(job: Job, context: Context) -> Examined:
+    """Examine one file of the prefix. An unreadable file is a verdict, too: ``error`` says why."""
+    try:
+        with references.opened(os.path.join(context.prefix, job.path)) as read_at:
+            return _File(job, context, read_at).verdict()
+    except OSError as error:
+        nothing = Digest("", 0)
+        return Examined(job, nothing, nothing, Standing.ADDED, error=error.strerror or str(error))
+
+
+class _File:
+    def __init__(self, job: Job, context: Context, read_at: ReadAt) -> None:
+        self.job = job
+        self.context = context
+        self.read_at = read_at
+        earlier = [form.prefix for form in context.forms if form.prefix is not None]
+        self.names = tuple(sorted({*context.names, *earlier}, key=lambda name: (-len(name), name)))
+
+    def verdict(self) -> Examined:
+        """Decide what the file is, by what is known best: an earlier manifest, a record, the bytes."""
+        reading = references.read(self.read_at, self.job.size, self.job.path, self.names, root=self.context.prefix)
+        disk = Digest(reading.sha256, reading.size)
+        known = self._known(disk, reading)
+        if known is not None:
+            return known
+        owned = self.job.owned
+        standing = Standing.ADDED if owned is None else Standing.MODIFIED
+        if owned is not None and owned.entry_point:
+            # Its recorded hash is that of the script with this very prefix in it.
+            generated = self._generated(reading)
+            if generated is not None:
+                return self._finished(generated, disk, Standing.GENERATED)
+        elif owned is not None and owned.sha256:
+            shipped = self._shipped(reading, owned)
+            if shipped is not None:
+                return self._finished(shipped, disk, Standing.INTACT)
+        return self._finished(_Archived((), reading), disk, standing)
+
+    def _known(self, disk: Digest, reading: Reading) -> Examined | None:
+        """Take the verdict of an earlier packing, if undoing its relocation gives the recorded bytes."""
+        entry, file = self.job.known, self.job.relocatable
+        if entry is None:
+            return None
+        if file is None:
+            if disk != (entry.sha256, entry.size):
+                return None
+            return replace(self._as_known(disk, entry, ()), compiled=self._compiled(reading))
+        for form in self.context.forms:
+            splices = self._undone(file, form)
+            if splices is not None:
+                return self._as_known(disk, entry, (splices,), file.references)
+        return None
+
+    def _as_known(self, disk: Digest, entry: Entry, layers: Layers, found: tuple[Reference, ...] = ()) -> Examined:
+        archived = Digest(entry.sha256, entry.size)
+        return Examined(self.job, disk, archived, entry.standing, layers, found, self.job.findings, from_manifest=True)
+
+    def _undone(self, file: Relocatable, form: Form) -> tuple[Splice, ...] | None:
+        """Find the splices that undo ``form``, if the file is in it."""
+        splices: list[Splice] = []
+        shift = 0  # from archived offsets to those on disk
+        try:
+            for region in rewrite.regions(file.references):
+                room = rewrite.length(region, form)
+                at = region.start + shift
+                current = self.read_at(at, room)
+                splices.append(Splice(at, room, rewrite.undo(region, current, form)))
+                shift += room - (region.end - region.start)
+            view = Spliced(self.read_at, self.job.size, splices)
+        except (Unlike, rewrite.Misfit, ValueError):
+            return None
+        digest = references.read(view.read_at, view.size, file.path, ())
+        return tuple(splices) if (digest.sha256, digest.size) == (file.sha256, file.size) else None
+
+    def _shipped(self, reading: Reading, owned: Owned) -> _Archived | None:
+        """Rebuild the file as its package shipped it. The proof is exact: it hashes as recorded."""
+        if reading.sha256 == owned.sha256 and not owned.placeholder:
+            return _Archived((), replace(reading, references=(), findings=()))
+        if not owned.placeholder:
+            return None
+        mode = Mode.PLACEHOLDER_TEXT if owned.text else Mode.PLACEHOLDER_BINARY
+        for layer in self._candidates(reading, owned):
+            view = Spliced(self.read_at, self.job.size, layer)
+            rebuilt = references.read(view.read_at, view.size, self.job.path, (owned.placeholder,), mode)
+            if rebuilt.sha256 == owned.sha256:
+                return _Archived((layer,) if layer else (), rebuilt)
+        return None
+
+    def _candidates(self, reading: Reading, owned: Owned) -> Iterator[tuple[Splice, ...]]:
+        """Guess how the client may have replaced the placeholder, the likeliest first."""
+        if reading.sha256 == owned.sha256:
+            yield ()
+            return
+        for name in self.names:
+            hits = list(match.search(pieces(self.read_at), {name: (name, Spelling.PLAIN)}))
+            # In an environment at /env the package's own /environ and /usr/bin/env are no replaced placeholders.
+            ending = [hit.offset for hit in hits if match.right_boundary(hit.right)]
+            certain = [hit.offset for hit in hits if match.is_reference(hit)]
+            for offsets in dict.fromkeys(map(tuple, ([hit.offset for hit in hits], ending, certain))):
+                if owned.text:
+                    plain = tuple(Splice(at, len(name), owned.placeholder) for at in offsets)
+                    yield plain
+                    yield from self._unconverted(plain, reading.head, name, owned.placeholder)
+                elif len(name) <= len(owned.placeholder):
+                    yield tuple(self._unpadded(offsets, name, owned.placeholder))
+
+    def _unpadded(self, offsets: Sequence[int], name: bytes, placeholder: bytes) -> Iterator[Splice]:
+        """Give the C strings with names at ``offsets`` their placeholders back, and take back the NULs behind them.
+
+        A string without such NULs was the package's own.
+        """
+        gain = len(placeholder) - len(name)
+        number = 0
+        while number < len(offsets):
+            start = offsets[number]
+            string = self.read_at(start, _STRING).partition(b"\0")[0]
+            stop = bisect_left(offsets, start + len(string), number)
+            inside, number = offsets[number:stop], stop
+            room = len(inside) * gain
+            if self.read_at(start + len(string), room) != bytes(room):
+                continue
+            literals = [string[a + len(name) - start : b - start] for a, b in pairwise([*inside, start + len(string)])]
+            yield Splice(start, len(string) + room, b"".join(placeholder + literal for literal in literals))
+
+    @staticmethod
+    def _unconverted(
+        plain: tuple[Splice, ...], head: bytes, name: bytes, placeholder: bytes
+    ) -> Iterator[tuple[Splice, ...]]:
+        """Undo what clients make of a shebang that is too long: ``/bin/sh`` and exec, or ``env``."""
+        parsed, length = shebang.parse_through_sh(head) or (None, 0)
+        through_env = _ENV.match(head)
+        if parsed is not None and parsed.interpreter.startswith(name + b"/"):
+            options = b" " + parsed.options if parsed.options else b""
+            line = b"#!" + placeholder + parsed.interpreter[len(name) :] + options + b"\n"
+        elif through_env is not None:
+            length = through_env.end()
+            line = b"#!" + placeholder + b"/bin/" + through_env["command"] + b"\n"
+        else:
+            return
+        yield (Splice(0, length, line), *(splice for splice in plain if splice.offset >= length))
+
+    def _generated(self, reading: Reading) -> _Archived | None:
+        """Generate an entry point's script again, with a head that finds the interpreter beside it."""
+        if reading.size > len(reading.head):
+            return None
+        parsed, length = shebang.parse_through_sh(reading.head) or (None, 0)
+        if parsed is None:
+            parsed, length = shebang.parse(reading.head), reading.head.find(b"\n") + 1
+        new = conda.entry_point(reading.head[length:])
+        if new is None or parsed is None or not shebang.is_python(parsed.name):
+            return None
+        here = os.path.dirname(self.job.path)
+        if os.path.dirname(parsed.interpreter) not in [os.path.join(name, here) for name in self.names]:
+            return None  # somebody chose another interpreter
+        layer = (Splice(0, reading.size, shebang.beside(replace(parsed, coding=b"")) + new),)
+        return self._reread((layer,), Mode.SEARCH, self.names)
+
+    def _reread(self, layers: Layers, mode: Mode, prefixes: Sequence[bytes]) -> _Archived:
+        read_at, size = stacked(self.read_at, self.job.size, layers)
+        return _Archived(layers, references.read(read_at, size, self.job.path, prefixes, mode, self.context.prefix))
+
+    def _finished(self, archived: _Archived, disk: Digest, standing: Standing) -> Examined:
+        archived = self._beside(archived)
+        reading = archived.reading
+        return Examined(
+            self.job,
+            disk,
+            Digest(reading.sha256, reading.size),
+            standing,
+            archived.layers,
+            reading.references,
+            reading.findings,
+            self._compiled(reading),
+        )
+
+    def _beside(self, archived: _Archived) -> _Archived:
+        """Let a Python script find its interpreter in its own directory, where it is: no rewriting then."""
+        reading = archived.reading
+        first = reading.references[0] if reading.references else None
+        if first is None or not reading.text:
+            return archived
+        if first.field is Field.SHEBANG:
+            parsed, room = shebang.parse(first.archived), first.room
+        else:
+            parsed, room = shebang.parse_through_sh(reading.head) or (None, 0)
+        here = first.prefix + b"/" + os.path.dirname(self.job.path)
+        if parsed is None or os.path.dirname(parsed.interpreter) != here:
+            return archived
+        if first.prefix in parsed.options or not shebang.is_python(parsed.name):
+            return archived
+        if first.field is Field.SHEBANG and _DOCSTRING.match(reading.head, room):
+            return archived  # what sh runs would take its place
+        try:
+            head = shebang.beside(parsed)
+        except Unwritable:
+            return archived
+        layers = (*archived.layers, (Splice(0, room, head),))
+        owned = self.job.owned
+        if owned is not None and first.prefix == owned.placeholder:
+            mode = Mode.PLACEHOLDER_TEXT if owned.text else Mode.PLACEHOLDER_BINARY
+            return self._reread(layers, mode, (owned.placeholder,))
+        return self._reread(layers, Mode.SEARCH, self.names)
+
+    def _compiled(self, reading: Reading) -> bytecode.Header | None:
+        if reading.format is not Format.BYTECODE:
+            return None
+        try:
+            return bytecode.header(reading.head)
+        except bytecode.OddBytecode:
+            return None
+
+
+@dataclass(frozen=True)
+class _Archived:
+    layers: Layers
+    reading: Reading = field(repr=False)

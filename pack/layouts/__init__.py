@@ -1,0 +1,1 @@
+"""What each kind of prefix knows of itself."""

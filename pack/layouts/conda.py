@@ -1,0 +1,263 @@
+"""What a conda environment knows of itself: ``conda-meta``.
+
+The records tell who owns a path, the hash of the file as its package shipped it, and the placeholder
+that the installing client replaced. conda and rattler write them differently; both are read here. The
+bytes always come from the prefix: a record only tells what is known about them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from installer_stub.errors import EnvironmentUnfit
+from installer_stub.rewrite import Digest
+
+META = b"conda-meta"
+HISTORY = b"conda-meta/history"
+
+# What an installing client leaves behind for itself; none of it is the environment's.
+_LITTER = (
+    b"CACHEDIR.TAG",
+    b"conda-meta/pixi",
+    b"conda-meta/pixi_env_prefix",
+    b"conda-meta/.pixi-environment-fingerprint",
+    b".mamba",
+)
+
+# The body that conda and rattler generate for an entry point: theirs differ in white space alone.
+_ENTRY_POINT = re.compile(
+    rb"# -\*- coding: utf-8 -\*-\nimport re\nimport sys\n\n"
+    rb"from (?P<module>[\w.]+) import (?P<name>\w+)\n\n"
+    rb"if __name__ == ['\"]__main__['\"]:\n"
+    rb"[ \t]+sys\.argv\[0\] = re\.sub\([^\n]*, sys\.argv\[0\]\)\n"
+    rb"[ \t]+sys\.exit\((?P<function>[\w.]+)\(\)\)\n\Z"
+)
+
+
+_COPY = 3  # conda's LinkType: nothing is linked to a package cache where this goes
+_MARK = "digest %d"
+
+
+@dataclass(frozen=True)
+class Owned:
+    """What the records say of a path. ``sha256`` is that of the file as shipped, or empty."""
+
+    package: str
+    sha256: str
+    placeholder: bytes
+    text: bool  # how the client replaces the placeholder
+    entry_point: bool
+    byte_code: bool  # compiled by the installing client
+
+
+@dataclass(frozen=True)
+class Records:
+    """All of ``conda-meta``: who owns which path, and the documents by path."""
+
+    owners: Mapping[bytes, Owned]
+    documents: Mapping[bytes, Mapping[str, Any]]
+    site: str  # where noarch packages of Python go, relative to the prefix
+
+
+NONE = Records({}, {}, "")
+
+
+def read(prefix: Path) -> Records:
+    """Read the records of a prefix. Raises EnvironmentUnfit where one is damaged, naming it."""
+    documents: dict[bytes, Mapping[str, Any]] = {}
+    for each in sorted((prefix / "conda-meta").glob("*.json")):
+        documents[META + b"/" + os.fsencode(each.name)] = _document(each)
+    site = _site_packages(documents)
+    owners: dict[bytes, Owned] = {}
+    for path, document in documents.items():
+        try:
+            owners.update(_owned(document, site))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise _damaged(prefix / os.fsdecode(path), f"{type(error).__name__}: {error}") from error
+    return Records(owners, documents, site)
+
+
+def is_litter(path: bytes) -> bool:
+    """Whether a path is the installing client's own note to itself."""
+    return path in _LITTER
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+        if not isinstance(document, dict) or not isinstance(document["name"], str):
+            raise ValueError("it is no package record")
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair cannot be written again
+        return document
+    except (ValueError, KeyError, RecursionError, OSError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> EnvironmentUnfit:
+    return EnvironmentUnfit(
+        f"{path}: this record of a package is damaged: {reason}.",
+        "Have the client that installed the package install it again.",
+    )
+
+
+def _site_packages(documents: Mapping[bytes, Mapping[str, Any]]) -> str:
+    """Find where noarch packages of Python go, relative to the prefix."""
+    for document in documents.values():
+        if document["name"] == "python":
+            given = document.get("python_site_packages_path")
+            if given:
+                return str(given)
+            major_minor = ".".join(str(document.get("version", "")).split(".")[:2])
+            return f"lib/python{major_minor}/site-packages"
+    return "lib/python/site-packages"
+
+
+def _owned(document: Mapping[str, Any], site: str) -> Iterator[tuple[bytes, Owned]]:
+    package = "-".join(str(document.get(key, "")) for key in ("name", "version", "build"))
+    listed = document.get("files") or []
+    installed = set(listed)
+    seen: set[str] = set()
+    for row in (document.get("paths_data") or {}).get("paths") or []:
+        path = installed_path(row["_path"], installed, site)
+        seen.add(path)
+        kind = row.get("path_type", "hardlink")
+        yield (
+            os.fsencode(path),
+            Owned(
+                package,
+                row.get("sha256") or "",
+                os.fsencode(row.get("prefix_placeholder") or ""),
+                row.get("file_mode") == "text",
+                kind == "unix_python_entry_point",
+                kind == "pyc_file",
+            ),
+        )
+    for path in listed:
+        if path not in seen:
+            yield os.fsencode(path), Owned(package, "", b"", False, False, path.endswith(".pyc"))
+
+
+def installed_path(path: str, installed: set[str], site: str) -> str:
+    """Tell where a recorded path is. conda records those of a noarch Python package as in the package."""
+    if path in installed:
+        return path
+    if path.startswith("site-packages/"):
+        return site + path[len("site-packages") :]
+    if path.startswith("python-scripts/"):
+        return "bin" + path[len("python-scripts") :]
+    return path
+
+
+def entry_point(body: bytes) -> bytes | None:
+    """Generate the body of an entry point's script again, or None if ``body`` is not a client's."""
+    match = _ENTRY_POINT.match(body)
+    if match is None:
+        return None
+    module, name, function = match["module"], match["name"], match["function"]
+    return (
+        b"import sys\n\nfrom " + module + b" import " + name + b"\n\n"
+        b'if __name__ == "__main__":\n    sys.exit(' + function + b"())\n"
+    )
+
+
+def canonical_history(history: bytes) -> bytes:
+    """Keep of ``conda-meta/history`` what was asked for and what was done, without times and commands.
+
+    The specs that the user asked for steer a later update; the command lines hold paths of this machine.
+    """
+    lines = []
+    for line in history.splitlines():
+        if line.startswith(b"==>"):
+            lines.append(b"==> 2000-01-01 00:00:00 <==")
+        elif not line.startswith((b"# cmd:", b"# conda version:")):
+            lines.append(line)
+    return b"".join(line + b"\n" for line in lines)
+
+
+def without_secrets(url: str) -> str:
+    """Take the token and the password out of a channel's URL: an archive goes to other people."""
+    url = re.sub(r"(?<=/t/)[^/]+(?=/)", "<TOKEN>", url)
+    return re.sub(r"(?<=://)[^/@]*@", "", url)
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """A record as it is archived, and where it holds digests: (offset, path of the file), 64 digits each."""
+
+    content: bytes
+    digests: tuple[tuple[int, bytes], ...]
+
+
+def canonical(
+    document: Mapping[str, Any],
+    site: str,
+    left_out: Collection[bytes],
+    archived: Mapping[bytes, Digest],
+) -> Canonical:
+    """Write a record as it is archived: without local paths, and with the hashes of what is archived.
+
+    ``left_out`` are the paths that the archive does not hold though the record does; ``archived`` the
+    digests of the archived files whose bytes differ from the package's or will differ when relocated.
+    """
+    new = dict(document)
+    for key in ("extracted_package_dir", "package_tarball_full_path"):
+        if key in new:
+            new[key] = ""
+    for key in ("url", "channel"):
+        if isinstance(new.get(key), str):
+            new[key] = without_secrets(new[key])
+    if "link" in new:
+        new["link"] = {"source": "", "type": _COPY}
+    installed = set(document.get("files") or [])
+    if "files" in new:
+        new["files"] = [path for path in document["files"] or [] if os.fsencode(path) not in left_out]
+    marked: list[bytes] = []
+    if document.get("paths_data"):
+        rows = []
+        for row in document["paths_data"].get("paths") or []:
+            path = os.fsencode(installed_path(row["_path"], installed, site))
+            if path not in left_out:
+                rows.append(_row(row, path, archived, marked))
+        new["paths_data"] = {**document["paths_data"], "paths": rows}
+    text = json.dumps(new, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    return _filled(text, marked, archived)
+
+
+def _row(row: Mapping[str, Any], path: bytes, archived: Mapping[bytes, Digest], marked: list[bytes]) -> dict[str, Any]:
+    new = dict(row)
+    if row.get("path_type") == "unix_python_entry_point":
+        # Of a script that every client makes anew; conda records no hash of it.
+        for key in ("sha256", "sha256_in_prefix", "size_in_bytes"):
+            new.pop(key, None)
+    elif path in archived:
+        new["sha256_in_prefix"] = _MARK % len(marked)
+        # rattler records the size in its prefix, conda the size in the package.
+        new["size_in_bytes"] = archived[path].size
+        marked.append(path)
+    elif "prefix_placeholder" in row and "sha256" in row:
+        new["sha256_in_prefix"] = row["sha256"]
+    return new
+
+
+def _filled(text: bytes, marked: list[bytes], archived: Mapping[bytes, Digest]) -> Canonical:
+    """Put digests in the place of the marks."""
+    positions = []
+    for number in range(len(marked)):
+        mark = (_MARK % number).encode()
+        positions.append((text.index(b'"' + mark + b'"') + 1, mark, marked[number]))
+    out: list[bytes] = []
+    digests: list[tuple[int, bytes]] = []
+    at = length = 0
+    for start, mark, path in sorted(positions):
+        out += [text[at:start], archived[path].sha256.encode()]
+        length += start - at
+        digests.append((length, path))
+        length += len(out[-1])
+        at = start + len(mark)
+    return Canonical(b"".join([*out, text[at:]]), tuple(digests))

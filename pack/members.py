@@ -1,0 +1,108 @@
+"""From a scan to the members of an archive: the two manifest files first, then the environment, then ours."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+
+import installer_stub
+from installer_stub import activation, manifest
+from installer_stub.errors import EnvironmentUnfit
+from installer_stub.model import Kind
+from pack.archive import Member
+from pack.scan import FIXED_MTIME, Item, Scan
+from pack.splice import pieces, stacked
+
+RELOCATOR = manifest.DIRECTORY + b"/relocator"
+_MAIN = "from installer_stub.__main__ import main\n\nmain({version!r})\n"
+
+
+def members(scan: Scan, version: str) -> Iterator[Member]:
+    """Yield everything that an archive of the scanned environment holds, in order.
+
+    All that is in a directory comes in one run: tar sets the directory's time when it leaves it.
+    Reading a file's content raises EnvironmentUnfit if the file is not what the scan saw.
+    """
+    prefix = os.fsencode(scan.environment.prefix)
+    yield _directory(manifest.DIRECTORY)
+    yield _file(manifest.REFERENCES, manifest.dump(scan.manifest))
+    yield _file(manifest.FILES, manifest.dump_listing(scan.listing))
+    yield from _relocator(version)
+    in_bin = [number for number, item in enumerate(scan.items) if (item.entry.path + b"/").startswith(b"bin/")]
+    behind = in_bin[-1] + 1 if in_bin else 0
+    for item in scan.items[:behind]:
+        yield _member(prefix, item)
+    if not in_bin:
+        yield _directory(b"bin")
+    variables = activation.read_variables(scan.environment.prefix)
+    for path, content in sorted(activation.scripts(scan.manifest.stem, None, b"", variables).items()):
+        yield _file(path, content, 0o755)
+    for item in scan.items[behind:]:
+        yield _member(prefix, item)
+
+
+def _relocator(version: str) -> Iterator[Member]:
+    """Yield the program that rewrites the tree where it goes: the stub's own modules."""
+    package = RELOCATOR + b"/installer_stub"
+    yield _directory(RELOCATOR)
+    yield _file(RELOCATOR + b"/__main__.py", _MAIN.format(version=version).encode())
+    yield _directory(package)
+    root = resources.files(installer_stub)
+    for name in sorted(each.name for each in root.iterdir() if each.name.endswith(".py")):
+        yield _file(package + b"/" + name.encode(), root.joinpath(name).read_bytes())
+    yield _directory(package + b"/activate")
+    templates = root.joinpath("activate")
+    for name in sorted(each.name for each in templates.iterdir() if each.is_file()):
+        yield _file(package + b"/activate/" + name.encode(), templates.joinpath(name).read_bytes())
+
+
+def _member(prefix: bytes, item: Item) -> Member:
+    entry = item.entry
+    return Member(entry.path, entry.kind, entry.mode, entry.mtime, entry.size, entry.target, _chunks(prefix, item))
+
+
+def _chunks(prefix: bytes, item: Item) -> Callable[[], Iterator[bytes]]:
+    content = item.content
+    if content is not None:
+        return lambda: iter((content,))
+    return lambda: _from_disk(prefix, item)
+
+
+def _from_disk(prefix: bytes, item: Item) -> Iterator[bytes]:
+    """Read a file's archived bytes, and hold them against what the scan saw."""
+    path = os.path.join(prefix, item.entry.path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise _changed(path, error.strerror or str(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        if (status.st_size, status.st_mtime_ns) != (item.disk_size, item.disk_mtime_ns):
+            raise _changed(path, "its size or its time is another")
+        view, _ = stacked(lambda offset, length: os.pread(descriptor, length, offset), item.disk_size, item.layers)
+        hasher = hashlib.sha256()
+        for piece in pieces(view):
+            hasher.update(piece)
+            yield piece
+        if hasher.hexdigest() != item.entry.sha256:
+            raise _changed(path, "its content is another")
+    finally:
+        os.close(descriptor)
+
+
+def _changed(path: bytes, how: str) -> EnvironmentUnfit:
+    return EnvironmentUnfit(
+        f"{Path(os.fsdecode(path))}: changed while packing: {how}.",
+        "Let whatever writes to the environment finish, then pack again.",
+    )
+
+
+def _directory(path: bytes) -> Member:
+    return Member(path, Kind.DIRECTORY, 0o755, FIXED_MTIME, 0, b"", lambda: iter(()))
+
+
+def _file(path: bytes, content: bytes, mode: int = 0o644) -> Member:
+    return Member(path, Kind.FILE, mode, FIXED_MTIME, len(content), b"", lambda: iter((content,)))

@@ -1,0 +1,162 @@
+"""The digests that an environment keeps of its own files: ``RECORD`` and ``conda-meta``.
+
+They are made to hold for the archived bytes, and become references where those bytes change again with
+the prefix: only where they matched at pack time. A digest that was wrong before stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from installer_stub import references
+from installer_stub.model import Field, Fill, Force, Reference, Spelling, Standing
+from installer_stub.rewrite import Digest, digest_spelled
+from pack.examine import Context, Examined
+from pack.layouts import conda
+from pack.splice import Splice, pieces, stacked
+
+_RECORD = re.compile(rb"(?:^|/)[^/]+\.dist-info/RECORD\Z")
+_ROW = re.compile(rb"^(?P<path>\"(?:[^\"]|\"\")*\"|[^,\r\n]*),(?P<digest>[^,\r\n]*,[0-9]*)\r?$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class _Row:
+    path: bytes  # relative to the prefix
+    start: int  # of the digest and the size, in the RECORD
+    digest: bytes
+
+
+def pip_owned(examined: Mapping[bytes, Examined], context: Context) -> frozenset[bytes]:
+    """List the paths that the ``RECORD`` of an installed distribution claims."""
+    return frozenset(
+        row.path
+        for path, verdict in examined.items()
+        if _RECORD.search(path)
+        for row in _rows(path, _content(verdict, context))
+    )
+
+
+def with_pip_digests(examined: Mapping[bytes, Examined], context: Context) -> dict[bytes, Examined]:
+    """Refresh the digests in every RECORD of what pip installed. Those of a package are left as shipped."""
+    new = dict(examined)
+    for path, verdict in examined.items():
+        if not _RECORD.search(path) or verdict.standing is Standing.INTACT:
+            continue
+        if not _holds(verdict, examined):
+            new[path] = _refreshed(verdict, examined, context)
+    return new
+
+
+def _refreshed(verdict: Examined, examined: Mapping[bytes, Examined], context: Context) -> Examined:
+    path = verdict.job.path
+    if verdict.from_manifest:  # the digests of an earlier packing hold no longer: begin with the disk
+        verdict = replace(verdict, layers=(), references=(), from_manifest=False)
+    content = _content(verdict, context)
+    splices: list[Splice] = []
+    slots: list[Reference] = []
+    shift = 0
+    for row in _rows(path, content):
+        of = examined.get(row.path)
+        if of is None or digest_spelled(of.disk, Spelling.RECORD) != row.digest:
+            continue
+        written = digest_spelled(of.archived, Spelling.RECORD)
+        if of.references:
+            slots.append(_slot(row.start + shift, written, Spelling.RECORD, row.path))
+        if written != row.digest:
+            splices.append(Splice(row.start, len(row.digest), written))
+            shift += len(written) - len(row.digest)
+    layers = (*verdict.layers, tuple(splices)) if splices else verdict.layers
+    with references.opened(os.path.join(context.prefix, path)) as below:
+        read_at, size = stacked(below, verdict.job.size, layers)
+        reading = references.read(read_at, size, path, context.names)
+    merged = sorted((*reading.references, *slots), key=lambda reference: reference.offset)
+    return replace(
+        verdict,
+        archived=Digest(reading.sha256, reading.size),
+        layers=layers,
+        references=tuple(merged),
+        findings=reading.findings,
+    )
+
+
+def _rows(record: bytes, content: bytes) -> Iterator[_Row]:
+    """Read a RECORD: where each path is, and where its digest stands."""
+    site = os.path.dirname(os.path.dirname(record))
+    for match in _ROW.finditer(content):
+        path = match["path"]
+        if path.startswith(b'"'):
+            path = path[1:-1].replace(b'""', b'"')
+        inside = os.path.normpath(os.path.join(b"/", site, path))
+        if not path.startswith(b"/"):
+            yield _Row(inside[1:], match.start("digest"), match["digest"])
+
+
+def _content(verdict: Examined, context: Context) -> bytes:
+    with references.opened(os.path.join(context.prefix, verdict.job.path)) as below:
+        read_at, _ = stacked(below, verdict.job.size, verdict.layers)
+        return b"".join(pieces(read_at))
+
+
+def _slot(offset: int, written: bytes, spelling: Spelling, of: bytes) -> Reference:
+    return Reference(offset, len(written), b"", Field.DIGEST, spelling, Fill.GROW, Force.NEVER, written, of)
+
+
+def with_conda_meta(
+    examined: Mapping[bytes, Examined],
+    recorded: conda.Records,
+    left_out: Collection[bytes],
+    context: Context,
+) -> dict[bytes, Examined]:
+    """Write every record of conda-meta, and its history, as they are archived."""
+    new = dict(examined)
+    changed = {path: verdict for path, verdict in examined.items() if _differs(verdict)}
+    archived = {path: verdict.archived for path, verdict in changed.items()}
+    for path, document in recorded.documents.items():
+        verdict = examined.get(path)
+        if verdict is None or _holds(verdict, examined):
+            continue
+        canonical = conda.canonical(document, recorded.site, left_out, archived)
+        slots = tuple(
+            _slot(offset, archived[of].sha256.encode(), Spelling.HEX, of)
+            for offset, of in canonical.digests
+            if changed[of].references
+        )
+        new[path] = _written(verdict, canonical.content, slots, context)
+    history = examined.get(conda.HISTORY)
+    if history is not None and not history.from_manifest:
+        content = conda.canonical_history(_content(history, context))
+        new[conda.HISTORY] = _written(history, content, (), context)
+    return new
+
+
+def _differs(verdict: Examined) -> bool:
+    """Whether an intact file's bytes are not the package's, as archived or when it is relocated."""
+    if verdict.standing is not Standing.INTACT or verdict.job.owned is None:
+        return False
+    return bool(verdict.references) or verdict.archived.sha256 != verdict.job.owned.sha256
+
+
+def _holds(verdict: Examined, examined: Mapping[bytes, Examined]) -> bool:
+    """Whether the archived bytes of an earlier packing still hold: so do those of all that it digests."""
+    digested = [examined.get(reference.of) for reference in verdict.references if reference.of]
+    return verdict.from_manifest and all(of is not None and of.from_manifest for of in digested)
+
+
+def _written(verdict: Examined, content: bytes, slots: tuple[Reference, ...], context: Context) -> Examined:
+    """Archive ``content`` in the place of a file; what it says of the prefix besides is a reference, too."""
+    reading = references.read(
+        lambda offset, length: content[offset : offset + length], len(content), verdict.job.path, context.names
+    )
+    merged = sorted((*reading.references, *slots), key=lambda reference: reference.offset)
+    return replace(
+        verdict,
+        archived=Digest(reading.sha256, reading.size),
+        standing=Standing.GENERATED,
+        layers=((Splice(0, verdict.job.size, content),),),
+        references=tuple(merged),
+        findings=reading.findings,
+        from_manifest=False,
+    )

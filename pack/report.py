@@ -1,0 +1,117 @@
+"""What a scan tells a person or a program."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from installer_stub import references, target
+from installer_stub.manifest import encode
+from installer_stub.model import Finding, Force
+from pack.scan import Scan
+
+_SHOWN = 20  # lines of one kind in the text; JSON has all
+
+_ACCEPTED = (Force.ALWAYS, Force.UNLESS_ALLOWED)
+_COMPLETE = (Force.ALWAYS, Force.UNLESS_ALLOWED, Force.NEVER)
+
+
+def limits(scan: Scan) -> dict[str, Any]:
+    """Compute the two target limits: ``complete`` rewrites everything, ``accepted`` is not refused.
+
+    Each is ``{"bytes": n, "files": [...]}`` with the files that set it, or None where nothing limits.
+    """
+    return {name: _limit(scan, forces) for name, forces in (("complete", _COMPLETE), ("accepted", _ACCEPTED))}
+
+
+def _limit(scan: Scan, forces: Sequence[Force]) -> dict[str, Any] | None:
+    longest = target.longest(scan.manifest, forces)
+    if longest is None:
+        return None
+    return {"bytes": longest[0], "files": [encode(path) for path in longest[1]]}
+
+
+def as_json(scan: Scan) -> dict[str, Any]:
+    """Describe a scan in plain JSON types. Paths are UTF-8 with ``%`` and other bytes percent-encoded."""
+    slots = [reference for file in scan.manifest.files for reference in file.references]
+    return {
+        "prefix": encode(os.fsencode(scan.environment.prefix)),
+        "layout": scan.environment.layout.value,
+        "bytes": scan.size,
+        "entries": _counted(item.entry.kind.value for item in scan.items),
+        "standing": _counted(item.entry.standing.value for item in scan.items if item.entry.sha256),
+        "references": _counted(slot.field.value for slot in slots),
+        "files_with_references": len(scan.manifest.files),
+        "prefixes": [encode(prefix) for prefix in scan.manifest.prefixes],
+        "limits": limits(scan),
+        "findings": [_finding(finding) for finding in scan.listing.findings],
+        "notes": [_finding(note) for note in scan.notes],
+    }
+
+
+def as_text(scan: Scan) -> str:
+    """Describe a scan in lines for a person."""
+    facts = as_json(scan)
+    files = facts["entries"].get("file", 0)
+    lines = [
+        f"{facts['prefix']}: a {facts['layout']} environment, {len(scan.items):,} entries, "
+        f"{files:,} files, {scan.size / 1e6:,.1f} MB",
+        f"files       {_joined(facts['standing'])}",
+        f"references  {sum(facts['references'].values()):,} in {facts['files_with_references']:,} files: "
+        f"{_joined(facts['references'])}",
+        *limits_text(scan),
+    ]
+    certain = [f for f in scan.listing.findings if f.what != references.HARMLESS]
+    lines += _listed("not rewritten", certain)
+    harmless = len(scan.listing.findings) - len(certain)
+    if harmless:
+        lines.append(f"harmless    {harmless:,} files of byte code name their sources, which Python mends")
+    lines += _listed("not archived", scan.notes)
+    return "\n".join(lines)
+
+
+def limits_text(scan: Scan) -> list[str]:
+    """Describe the two target limits in two lines."""
+    words = {"complete": "everything is rewritten", "accepted": "nothing is refused"}
+    lines = []
+    for name, limit in limits(scan).items():
+        if limit is None:
+            lines.append(f"limit       none: {words[name]} at a target of any length")
+            continue
+        more = len(limit["files"]) - 1
+        others = f" and {more} more" if more else ""
+        lines.append(f"limit       {limit['bytes']} bytes: {words[name]} up to there ({limit['files'][0]}{others})")
+    return lines
+
+
+def _listed(title: str, findings: Sequence[Finding]) -> list[str]:
+    lines = []
+    for what, count in Counter(finding.what for finding in findings).most_common():
+        lines.append(f"{title}: {count:,} {what}")
+        shown = [finding for finding in findings if finding.what == what]
+        for finding in shown[:_SHOWN]:
+            at = f" at byte {finding.offset}" if finding.offset >= 0 else ""
+            detail = f": {finding.detail}" if finding.detail else ""
+            lines.append(f"  {encode(finding.path)}{at}{detail}")
+        if count > _SHOWN:
+            lines.append(f"  and {count - _SHOWN:,} more; --json lists all")
+    return lines
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "path": encode(finding.path),
+        "offset": finding.offset if finding.offset >= 0 else None,
+        "what": finding.what,
+        "detail": finding.detail,
+    }
+
+
+def _counted(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
+
+
+def _joined(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"

@@ -1,0 +1,320 @@
+"""From an environment to everything that is known of it: what is archived, and what refers to the prefix."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
+
+from installer_stub import activation, walk
+from installer_stub.errors import EnvironmentUnfit
+from installer_stub.manifest import encode
+from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable, Standing
+from installer_stub.walk import Found
+from pack import byte_code, records
+from pack.earlier import Earlier
+from pack.environment import Environment, Layout
+from pack.examine import Context, Examined, Job, Layers, examine
+from pack.layouts import conda
+
+Progress = Callable[[int], None]
+
+# The time of every file whose own means nothing: the client that installed it set it.
+FIXED_MTIME = 946_684_800  # 2000-01-01T00:00:00Z
+
+LEFT_OUT = "left out"
+UNREADABLE = "unreadable"
+LEAVES = "leaves the prefix"
+MISSING = "missing"
+DROPPED = "setuid or setgid bit dropped"
+
+_BATCH_FILES = 256
+_BATCH_BYTES = 32 << 20
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Item:
+    """An entry, and where its archived bytes come from: the disk through ``layers``, or ``content``."""
+
+    entry: Entry
+    layers: Layers = ()
+    disk_size: int = 0
+    disk_mtime_ns: int = 0
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """All that is known of an environment. ``notes`` are about what is not archived."""
+
+    environment: Environment
+    items: tuple[Item, ...]
+    manifest: Manifest
+    listing: Listing
+    notes: tuple[Finding, ...]
+
+    @property
+    def size(self) -> int:
+        """The bytes of content that an archive holds."""
+        return sum(item.entry.size for item in self.items)
+
+
+def scan(
+    environment: Environment,
+    workers: int = 0,
+    ignore_unreadable: bool = False,
+    leave_out: Collection[bytes] = (),
+    progress: Progress = lambda count: None,
+) -> Scan:
+    """Walk, read and match everything below the prefix.
+
+    ``workers`` is how many processes read (0: one for each core); ``leave_out`` are paths below the
+    prefix that are no part of it, such as the output. ``progress`` is told the bytes as they are read.
+    Raises EnvironmentUnfit for a damaged record, and for unreadable files unless these are ignored.
+    """
+    prefix = os.fsencode(environment.prefix)
+    earlier = Earlier.of(prefix)
+    recorded = conda.read(environment.prefix) if environment.layout is Layout.CONDA else conda.NONE
+    found, notes = _walked(prefix, earlier, leave_out)
+    jobs = [_job(each, recorded, earlier) for each in found if each.kind is Kind.FILE]
+    context = Context(prefix, environment.names, earlier.forms)
+    verdicts = list(_examined(jobs, context, workers or os.cpu_count() or 1, progress))
+    notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
+    notes += _missing(recorded, found)
+    _require_readable(environment, notes, ignore_unreadable)
+
+    examined = {each.job.path: each for each in verdicts if not each.error}
+    dropped = byte_code.left_out(examined, records.pip_owned(examined, context))
+    notes += [Finding(path, -1, LEFT_OUT, why) for path, why in dropped.items()]
+    examined = {path: each for path, each in examined.items() if path not in dropped}
+    examined = records.with_pip_digests(examined, context)
+    examined = records.with_conda_meta(examined, recorded, frozenset(dropped), context)
+    return _assembled(environment, found, examined, earlier, notes)
+
+
+def _walked(prefix: bytes, earlier: Earlier, leave_out: Collection[bytes]) -> tuple[list[Found], list[Finding]]:
+    """Walk the prefix; tell what belongs to the environment from what does not, and note the latter."""
+    found: list[Found] = []
+    notes: list[Finding] = []
+    for each in walk.walk(prefix, lambda path: path in leave_out or earlier.is_ours(path)):
+        if each.error:
+            notes.append(Finding(each.path, -1, UNREADABLE, each.error))
+        elif each.kind is None:
+            notes.append(Finding(each.path, -1, LEFT_OUT, "neither a file, a directory nor a link"))
+        elif each.mode & 0o6000 and each.kind is not Kind.DIRECTORY:
+            found.append(each)
+            notes.append(Finding(each.path, -1, DROPPED, f"{each.mode:o}"))
+        elif conda.is_litter(each.path):
+            notes.append(Finding(each.path, -1, LEFT_OUT, "a note of the installing client to itself"))
+        else:
+            found.append(each)
+    return found, notes
+
+
+def _missing(recorded: conda.Records, found: Sequence[Found]) -> list[Finding]:
+    """Note what a package owns and the prefix does not hold. Byte code comes and goes."""
+    there = {each.path for each in found}
+    return [
+        Finding(path, -1, MISSING, f"of {owned.package}")
+        for path, owned in recorded.owners.items()
+        if path not in there and not owned.byte_code
+    ]
+
+
+def _require_readable(environment: Environment, notes: Sequence[Finding], ignore: bool) -> None:
+    unreadable = [note for note in notes if note.what == UNREADABLE]
+    if unreadable and not ignore:
+        lines = [f"  {os.fsdecode(note.path) or '.'}: {note.detail}" for note in unreadable]
+        raise EnvironmentUnfit(
+            "\n".join([f"{environment.prefix}: {len(unreadable)} paths cannot be read:", *lines]),
+            "Pack as a user who may read them, or leave them out with --ignore-unreadable.",
+        )
+
+
+def _job(found: Found, recorded: conda.Records, earlier: Earlier) -> Job:
+    return Job(
+        found.path,
+        found.size,
+        found.mtime_ns,
+        recorded.owners.get(found.path),
+        earlier.entries.get(found.path),
+        earlier.relocatables.get(found.path),
+        earlier.findings.get(found.path, ()),
+    )
+
+
+def _examined(jobs: Sequence[Job], context: Context, workers: int, progress: Progress) -> Iterator[Examined]:
+    """Examine all files, in worker processes where there is enough to do."""
+    batches = list(_batches(jobs))
+    if workers == 1 or len(batches) == 1:
+        for job in jobs:
+            yield examine(job, context)
+            progress(job.size)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _initialize, (context,)) as pool:
+        try:
+            with _signals_held():
+                results = pool.map(_examine_batch, batches)
+            for done in results:
+                yield from done
+                progress(sum(each.job.size for each in done))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # "with" alone would have all the rest examined
+            raise
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Keep signals waiting while worker processes start: one whose parent breaks off then prints a traceback."""
+    resource_tracker.ensure_running()  # starting it, Python before 3.12 lets signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    batch: list[Job] = []
+    size = 0
+    for job in jobs:
+        batch.append(job)
+        size += job.size
+        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+_worker_context: Context
+
+
+def _initialize(context: Context) -> None:
+    """Give a worker process what is the same for all of its jobs."""
+    global _worker_context
+    _worker_context = context
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _examine_batch(batch: list[Job]) -> list[Examined]:
+    return [examine(job, _worker_context) for job in batch]
+
+
+def _assembled(
+    environment: Environment,
+    found: Sequence[Found],
+    examined: Mapping[bytes, Examined],
+    earlier: Earlier,
+    notes: list[Finding],
+) -> Scan:
+    """Put the verdicts on all paths together."""
+    mtimes = byte_code.source_mtimes(examined)
+    caches = byte_code.empty_caches(found, examined)
+    items: list[Item] = []
+    findings: list[Finding] = []
+    relocatables: list[Relocatable] = []
+    names: dict[bytes, list[bytes]] = {}
+    for each in found:
+        if each.kind is Kind.HARD_LINK and each.target in examined:
+            names.setdefault(each.target, []).append(each.path)
+            first = examined[each.target]
+            items.append(Item(_entry(each, first.standing, _package(first), FIXED_MTIME)))
+        elif each.kind is Kind.HARD_LINK:
+            notes.append(Finding(each.path, -1, LEFT_OUT, f"another name of {encode(each.target)}"))
+        elif each.kind is Kind.DIRECTORY and each.path not in caches:
+            items.append(Item(_entry(each, Standing.ADDED, "", FIXED_MTIME)))
+        elif each.kind is Kind.SYMLINK:
+            relative = inside(each, environment.names)
+            if relative is None:
+                findings.append(Finding(each.path, -1, LEAVES, encode(each.target)))
+            entry = _entry(each, Standing.ADDED, "", FIXED_MTIME)
+            items.append(Item(entry if relative is None else replace(entry, target=relative)))
+        elif each.path in examined:
+            verdict = examined[each.path]
+            items.append(_file(each, verdict, mtimes.get(each.path)))
+            findings += verdict.findings
+    for item in items:
+        entry = item.entry
+        found_there = examined[entry.path].references if entry.path in examined else ()
+        if found_there:
+            others = tuple(names.get(entry.path, ()))
+            relocatables.append(Relocatable(entry.path, others, entry.size, entry.sha256, found_there))
+    if environment.layout is Layout.CONDA and conda.HISTORY not in examined:
+        items = _with_history(items)
+    paths = {item.entry.path for item in items}
+    stem = "pack-activate" if b"bin/activate" in paths else "activate"
+    added = tuple(sorted(activation.scripts(stem, None, b"", ())))
+    clash = [path for path in added if path in paths]
+    notes += [Finding(path, -1, LEFT_OUT, "replaced by ours of the same name") for path in clash]
+    items = [item for item in items if item.entry.path not in added]
+    prefixes = {r.prefix for file in relocatables for r in file.references if r.prefix}
+    ordered = tuple(sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)))
+    return Scan(
+        environment,
+        tuple(items),
+        Manifest(ordered, tuple(relocatables), added, stem),
+        Listing(tuple(item.entry for item in items), tuple(findings)),
+        tuple(sorted(notes, key=lambda note: (note.what, note.path))),
+    )
+
+
+def _file(found: Found, verdict: Examined, source_mtime: int | None) -> Item:
+    known = verdict.job.known
+    if verdict.from_manifest and known is not None:
+        mtime = known.mtime
+    elif verdict.standing in (Standing.INTACT, Standing.GENERATED):
+        mtime = FIXED_MTIME if source_mtime is None else source_mtime
+    else:
+        mtime = found.mtime_ns // 10**9
+    mode = found.mode
+    if verdict.standing is Standing.GENERATED:
+        mode = 0o755 if mode & 0o100 else 0o644  # the client's umask is nobody's wish
+    entry = _entry(replace(found, mode=mode), verdict.standing, _package(verdict), mtime)
+    entry = replace(entry, size=verdict.archived.size, sha256=verdict.archived.sha256)
+    return Item(entry, verdict.layers, found.size, found.mtime_ns)
+
+
+def _entry(found: Found, standing: Standing, package: str, mtime: int) -> Entry:
+    assert found.kind is not None
+    # A setuid file archived as root's and extracted by root is a hole.
+    mode = 0o777 if found.kind is Kind.SYMLINK else found.mode & 0o1777
+    return Entry(found.path, found.kind, mode, 0, mtime, found.target, "", standing, package)
+
+
+def _package(verdict: Examined) -> str:
+    if verdict.from_manifest and verdict.job.known is not None:
+        return verdict.job.known.package
+    return verdict.job.owned.package if verdict.job.owned else ""
+
+
+def inside(link: Found, prefixes: Iterable[bytes]) -> bytes | None:
+    """Return the target of a symlink as a path relative to the link, or None if it leaves the prefix.
+
+    An absolute target inside the prefix becomes relative, and needs no rewriting any more.
+    """
+    here = os.path.dirname(link.path)
+    if link.target.startswith(b"/"):
+        for prefix in prefixes:
+            if (link.target + b"/").startswith(prefix + b"/"):
+                target = link.target[len(prefix) :].strip(b"/") or b"."
+                return os.path.relpath(b"/" + target, b"/" + here)
+        return None
+    parts = os.path.normpath(os.path.join(here, link.target)).split(b"/")
+    return None if parts[0] == b".." else link.target
+
+
+def _with_history(items: Sequence[Item]) -> list[Item]:
+    """Add an empty ``conda-meta/history``: without one conda knows no environment there."""
+    nothing = hashlib.sha256().hexdigest()
+    entry = Entry(conda.HISTORY, Kind.FILE, 0o644, 0, FIXED_MTIME, b"", nothing, Standing.GENERATED, "")
+    return sorted([*items, Item(entry, content=b"")], key=lambda item: item.entry.path.split(b"/"))

@@ -1,0 +1,91 @@
+"""From an environment to one output: the story of packing."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pack import compress
+from pack.archive import Format, Writable
+from pack.archive.directory import write_directory
+from pack.archive.tar import write_tar
+from pack.environment import Environment
+from pack.members import members
+from pack.output import DirectoryOutput, Output, standard_output
+from pack.scan import Scan, scan
+
+
+class Progress(Protocol):
+    """Is told how the work goes."""
+
+    def start(self, what: str, total: int | None) -> None:
+        """Begin a stage of ``total`` bytes, or of an unknown number."""
+
+    def advance(self, count: int) -> None:
+        """Count ``count`` more bytes of the stage."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an output is written. ``threads`` 0 stands for all cores; ``path`` None for standard output."""
+
+    path: Path | None
+    format: Format
+    force: bool = False
+    level: int | None = None
+    threads: int = 0
+    ignore_unreadable: bool = False
+
+
+def write(environment: Environment, options: Options, version: str, progress: Progress) -> Scan:
+    """Pack an environment into one output, which appears whole or not at all; return what was scanned.
+
+    Raises EnvironmentUnfit for what cannot be read or changes meanwhile, OutputError for the output,
+    UsageError for a level that the format does not have.
+    """
+    compress.checked_level(options.format, options.level)
+    cores = os.cpu_count() or 1
+    threads = options.threads or cores
+
+    def scanned(leave_out: frozenset[bytes]) -> Scan:
+        progress.start("scanning", None)
+        found = scan(environment, threads, options.ignore_unreadable, leave_out, progress.advance)
+        progress.start("writing", found.size)
+        return found
+
+    if options.format is Format.DIRECTORY:
+        assert options.path is not None
+        directory = DirectoryOutput(options.path, options.force)
+        with directory as partial:
+            found = scanned(_inside(environment, options.path, directory.partial))
+            write_directory(members(found, version), partial, progress.advance)
+        return found
+
+    output, leave_out = _opened(environment, options)
+    with output as stream:
+        found = scanned(leave_out)
+        with compress.compressor(stream, options.format, options.level, threads, options.threads > 0) as out:
+            write_tar(members(found, version), out, progress=progress.advance)
+    return found
+
+
+def _opened(environment: Environment, options: Options) -> tuple[AbstractContextManager[Writable], frozenset[bytes]]:
+    if options.path is None:
+        return standard_output(), frozenset()
+    output = Output(options.path, options.force)
+    return output, _inside(environment, options.path, output.partial)
+
+
+def _inside(environment: Environment, *paths: Path) -> frozenset[bytes]:
+    """Give the paths of outputs that lie in the prefix, relative to it."""
+    prefix = os.path.realpath(os.fsencode(environment.prefix))
+    inside = []
+    for path in paths:
+        parent = os.path.realpath(os.fsencode(path.parent))
+        full = os.path.join(parent, os.fsencode(path.name))
+        if full.startswith(prefix + b"/"):
+            inside.append(full[len(prefix) + 1 :])
+    return frozenset(inside)

@@ -1,0 +1,119 @@
+"""A report says what a scan found: all of it in JSON, the most of it in lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from installer_stub import references
+from installer_stub.model import Finding
+from pack import report
+from pack.environment import find
+from pack.scan import Scan, scan
+
+LIBRARY = b"\x7fX\0%s/share\0%s/src/x.c\0"
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """A plain prefix that names itself in a few ways."""
+    prefix = tmp_path / "opt" / "my-env"
+    for directory in ("bin", "lib", "share"):
+        (prefix / directory).mkdir(parents=True)
+    name = bytes(prefix)
+    (prefix / "bin/tool").write_bytes(b"#!" + name + b"/bin/sh\necho " + name + b"\n")
+    (prefix / "lib/x.bin").write_bytes(LIBRARY.replace(b"%s", name))
+    (prefix / "share/plain").write_bytes(b"plain\n")
+    (prefix / "share/\udcff").write_bytes(b"x")
+    (prefix / "share/away").symlink_to("/usr/\udcff")
+    return prefix
+
+
+def scanned(prefix: Path) -> Scan:
+    return scan(find(None, str(prefix)), workers=1)
+
+
+def test_json_has_all_and_is_json(prefix: Path) -> None:
+    facts: dict[str, Any] = json.loads(json.dumps(report.as_json(scanned(prefix))))
+    assert facts["prefix"] == str(prefix)
+    assert facts["layout"] == "plain"
+    assert facts["entries"] == {"directory": 3, "file": 4, "symlink": 1}
+    assert facts["standing"] == {"added": 4}
+    assert facts["references"] == {"C string": 2, "shebang": 1, "text": 1}
+    assert facts["files_with_references"] == 2
+    assert facts["prefixes"] == [str(prefix)]
+    assert facts["findings"] == [
+        {"path": "share/away", "offset": None, "what": "leaves the prefix", "detail": "/usr/%FF"}
+    ]
+
+
+def test_limits_tell_what_sets_them(prefix: Path) -> None:
+    """The shebang is that of sh, which nothing can start from a longer line than the kernel takes."""
+    length = len(bytes(prefix))
+    found = scanned(prefix)
+    assert report.limits(found) == {
+        "complete": {"bytes": length, "files": ["lib/x.bin"]},
+        "accepted": {"bytes": length, "files": ["lib/x.bin"]},
+    }
+    (prefix / "lib/x.bin").unlink()
+    line = 127 - len(b"#!/bin/sh\n")
+    assert report.limits(scanned(prefix))["accepted"] == {"bytes": line, "files": ["bin/tool"]}
+    (prefix / "bin/tool").unlink()
+    assert report.limits(scanned(prefix)) == {"complete": None, "accepted": None}
+
+
+def test_the_name_of_a_source_limits_only_what_is_complete(prefix: Path) -> None:
+    (prefix / "bin/tool").unlink()
+    (prefix / "lib/x.bin").write_bytes(b"\0" + bytes(prefix) + b"/src/x.c\0")
+    limits = report.limits(scanned(prefix))
+    assert limits["complete"]["bytes"] == len(bytes(prefix))
+    assert limits["accepted"] is None
+    assert "limit       none: nothing is refused at a target of any length" in report.limits_text(scanned(prefix))
+
+
+def test_lines_for_a_person(prefix: Path) -> None:
+    lines = report.as_text(scanned(prefix)).splitlines()
+    length = len(bytes(prefix))
+    assert lines[0].startswith(f"{prefix}: a plain environment, 8 entries, 4 files, 0.0 MB")
+    assert lines[1:5] == [
+        "files       4 added",
+        "references  4 in 2 files: 2 C string, 1 shebang, 1 text",
+        f"limit       {length} bytes: everything is rewritten up to there (lib/x.bin)",
+        f"limit       {length} bytes: nothing is refused up to there (lib/x.bin)",
+    ]
+    assert lines[5:] == ["not rewritten: 1 leaves the prefix", "  share/away: /usr/%FF"]
+
+
+def test_an_empty_prefix_has_a_report(tmp_path: Path) -> None:
+    (tmp_path / "env/bin").mkdir(parents=True)
+    (tmp_path / "env/bin/x").touch()
+    assert "references  0 in 0 files: none" in report.as_text(scanned(tmp_path / "env"))
+
+
+def test_a_long_list_is_cut_in_text_only(prefix: Path) -> None:
+    for number in range(30):
+        (prefix / f"share/{number:02}").symlink_to("/usr")
+    found = scanned(prefix)
+    text = report.as_text(found)
+    assert "not rewritten: 31 leaves the prefix" in text
+    assert "  and 11 more; --json lists all" in text
+    assert len(report.as_json(found)["findings"]) == 31
+
+
+def test_what_is_harmless_is_counted_and_not_listed(prefix: Path) -> None:
+    found = scanned(prefix)
+    listing = found.listing
+    harmless = Finding(b"x.pyc", 5, references.HARMLESS, "2 names of sources")
+    changed = type(found)(
+        found.environment,
+        found.items,
+        found.manifest,
+        type(listing)(listing.entries, (*listing.findings, harmless)),
+        found.notes,
+    )
+    lines = report.as_text(changed).splitlines()
+    assert "harmless    1 files of byte code name their sources, which Python mends" in lines
+    assert not any("x.pyc" in line for line in lines)
