@@ -101,6 +101,7 @@ def pack(
                 f"Put them behind it: pack {context.invoked_subcommand} -p PREFIX",
             )
         return
+    from pack.compress import library
     from pack.write import Options, write
 
     environment = _environment(name, prefix)
@@ -115,6 +116,8 @@ def pack(
     if quiet or path is None:
         return
     size = f", {path.stat().st_size / 1e6:,.1f} MB" if path.is_file() else ""
+    if library(format):  # another version of it may write other bytes
+        size += f" by {library(format)}"
     slots = sum(len(file.references) for file in found.manifest.files)
     click.echo(
         f"{path}: {len(found.items):,} entries{size}; {slots:,} references in "

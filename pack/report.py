@@ -9,7 +9,7 @@ from typing import Any
 
 from installer_stub import references, target
 from installer_stub.manifest import encode
-from installer_stub.model import Finding, Force
+from installer_stub.model import Finding, Force, Standing
 from pack.scan import Scan
 
 _SHOWN = 20  # lines of one kind in the text; JSON has all
@@ -42,6 +42,7 @@ def as_json(scan: Scan) -> dict[str, Any]:
         "bytes": scan.size,
         "entries": _counted(item.entry.kind.value for item in scan.items),
         "standing": _counted(item.entry.standing.value for item in scan.items if item.entry.sha256),
+        "modified": [encode(item.entry.path) for item in scan.items if item.entry.standing is Standing.MODIFIED],
         "references": _counted(slot.field.value for slot in slots),
         "files_with_references": len(scan.manifest.files),
         "prefixes": [encode(prefix) for prefix in scan.manifest.prefixes],
@@ -63,6 +64,12 @@ def as_text(scan: Scan) -> str:
         f"{_joined(facts['references'])}",
         *limits_text(scan),
     ]
+    modified = [
+        Finding(item.entry.path, -1, "modified since it was installed", item.entry.package)
+        for item in scan.items
+        if item.entry.standing is Standing.MODIFIED
+    ]
+    lines += _listed("as it stands", modified)
     certain = [f for f in scan.listing.findings if f.what != references.HARMLESS]
     lines += _listed("not rewritten", certain)
     harmless = len(scan.listing.findings) - len(certain)

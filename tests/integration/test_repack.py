@@ -141,6 +141,7 @@ def test_a_managed_file_edited_by_hand(make_env: MakeEnvironment, tmp_path: Path
         file.write(b"appended by hand")
     report = json.loads(pack("scan", "--json", "-p", prefix).stdout)
     assert report["standing"]["modified"] == 2
+    assert report["modified"] == ["bin/xz", str(config.relative_to(prefix))]
     assert report["standing"]["intact"] == pristine["standing"]["intact"] - 2
     archive = pack_env(prefix, made(tmp_path / "packed") / "env.tar")
     shutil.rmtree(prefix)
