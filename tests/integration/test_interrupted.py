@@ -44,10 +44,9 @@ def calls(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Momen
 
 
 def add_own_files(tree: Path) -> None:
-    """Do what people do in an environment: add files and links that name it, edit one, link one."""
+    """Do what people do in an environment: add files and links that name it, and edit one."""
     (tree / "etc").mkdir(exist_ok=True)
     (tree / "etc" / "own.conf").write_text(f"root={tree}\nlib={tree}/lib\n")
-    os.link(tree / "etc" / "own.conf", tree / "etc" / "own-too.conf")
     (tree / "etc" / "plain.conf").write_text("colour=green\n")
     (tree / "share" / "own-link").symlink_to(tree / "bin" / "python")
     package = tree / "lib" / "own"
@@ -206,6 +205,7 @@ def test_edited_between_interruptions(archive: Path, calls: list[Moment], tmp_pa
     for name in edited:
         replace(tree / name, (tree / name).read_bytes() + b"\n# see %s/share\n" % os.fsencode(tree))
     add_own_files(tree)
+    os.link(tree / "etc" / "own.conf", tree / "etc" / "own-too.conf")
 
     tree = move(tree, tmp_path / "cc" / "env")
     kill(tree, "rename", 100)
