@@ -88,6 +88,11 @@ def _window(window: bytes, base: int, done: int, needles: Mapping[bytes, Tuple[b
                 nearest[needle] = window.find(needle, end)
 
 
+def within(path: bytes, prefix: bytes) -> bool:
+    """Whether an absolute path is ``prefix`` or lies in it: ``/opt/env2`` does not lie in ``/opt/env``."""
+    return (path + b"/").startswith(prefix + b"/")
+
+
 def left_boundary(left: bytes) -> bool:
     """Whether a reference may begin behind ``left``: DESIGN's rule for text and NUL-terminated strings.
 

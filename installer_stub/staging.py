@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
-from installer_stub import durable, manifest, references, rewrite, walk
+from installer_stub import durable, manifest, match, references, rewrite, walk
 from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable
 from installer_stub.rewrite import Digest, Form, Misfit, Unlike
 from installer_stub.state import State
@@ -230,7 +230,7 @@ class _Stage:
     def _other_symlink(self, found: walk.Found) -> None:
         sha256 = hashlib.sha256(found.target).hexdigest()
         for prefix in self._prefixes_named(found.path, sha256):
-            if prefix != self.root and (found.target + b"/").startswith(prefix + b"/"):
+            if prefix != self.root and match.within(found.target, prefix):
                 target = self.root + found.target[len(prefix) :]
                 self.plan.symlinks[found.path] = target
                 self.plan.others[found.path] = hashlib.sha256(target).hexdigest()
@@ -249,7 +249,7 @@ class _Stage:
         named = list(self.listed.prefixes) if oldest is None else [oldest]
         for stand in self.current.stands[1:]:
             prefix = stand.form.prefix
-            if prefix is not None and not any((prefix + b"/").startswith(older + b"/") for older in named):
+            if prefix is not None and not any(match.within(prefix, older) for older in named):
                 named.append(prefix)
         return tuple(sorted(named, key=len, reverse=True))
 

@@ -6,7 +6,7 @@ import os
 import re
 from typing import Dict, Iterator, List, Optional, Tuple
 
-from installer_stub import manifest, references, staging, walk
+from installer_stub import manifest, match, references, staging, walk
 from installer_stub.model import Entry, Fill, Finding, Kind, Relocatable
 from installer_stub.relocate import Tree, listing_of
 from installer_stub.rewrite import Form, misfits
@@ -55,7 +55,7 @@ def verify(tree: Tree) -> List[Finding]:
             findings += _with_permitted(tree, files.get(path), list(left))
         elif item.kind is Kind.SYMLINK:
             for prefix in stale:
-                if current is not None and _leads_to(item.target, prefix) and not _leads_to(item.target, current):
+                if current is not None and match.within(item.target, prefix) and not match.within(item.target, current):
                     findings.append(Finding(path, -1, LEFT_OVER, os.fsdecode(item.target)))
                     break
     return sorted(findings, key=lambda f: (f.path, f.offset, f.what))
@@ -90,10 +90,6 @@ def _stale_prefixes(tree: Tree) -> Tuple[bytes, ...]:
         return ()
     named = {*tree.manifest.prefixes, *tree.state.history} - {current}
     return tuple(sorted(named, key=len, reverse=True))
-
-
-def _leads_to(target: bytes, prefix: bytes) -> bool:
-    return (target + b"/").startswith(prefix + b"/")
 
 
 def _with_permitted(tree: Tree, file: Optional[Relocatable], left: List[Finding]) -> List[Finding]:

@@ -122,9 +122,19 @@ class _Partial(ABC):
         # A signal's exception may arrive where no "with" holds yet, or any more.
         atexit.register(self._remove)
 
-    def _clean_up(self) -> None:
-        self._remove()
-        atexit.unregister(self._remove)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._finish()
+        finally:
+            self._remove()
+            atexit.unregister(self._remove)
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Make what was written durable, and give it its name."""
 
     @abstractmethod
     def _remove(self) -> None:
@@ -161,15 +171,6 @@ class Output(_Partial):
             self._remove()
             raise
         return self._stream
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if error is None:
-                self._finish()
-        finally:
-            self._clean_up()
 
     def _check(self) -> None:
         if not os.path.lexists(self.path):
@@ -236,15 +237,6 @@ class DirectoryOutput(_Partial):
             self._remove()
             raise
         return self.partial
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if error is None:
-                self._finish()
-        finally:
-            self._clean_up()
 
     def _check(self) -> None:
         if not os.path.lexists(self.path):

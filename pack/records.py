@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from installer_stub import references
 from installer_stub.model import Field, Fill, Force, Reference, Spelling, Standing
 from installer_stub.rewrite import Digest, digest_spelled
-from pack.examine import Context, Examined
+from pack.examine import Context, Examined, Layers
 from pack.layouts import conda
 from pack.splice import Splice, pieces, stacked
 
@@ -69,17 +69,7 @@ def _refreshed(verdict: Examined, examined: Mapping[bytes, Examined], context: C
             splices.append(Splice(row.start, len(row.digest), written))
             shift += len(written) - len(row.digest)
     layers = (*verdict.layers, tuple(splices)) if splices else verdict.layers
-    with references.opened(os.path.join(context.prefix, path)) as below:
-        read_at, size = stacked(below, verdict.job.size, layers)
-        reading = references.read(read_at, size, path, context.names)
-    merged = sorted((*reading.references, *slots), key=lambda reference: reference.offset)
-    return replace(
-        verdict,
-        archived=Digest(reading.sha256, reading.size),
-        layers=layers,
-        references=tuple(merged),
-        findings=reading.findings,
-    )
+    return _through(verdict, layers, slots, context)
 
 
 def _rows(record: bytes, content: bytes) -> Iterator[_Row]:
@@ -145,18 +135,23 @@ def _holds(verdict: Examined, examined: Mapping[bytes, Examined]) -> bool:
     return verdict.from_manifest and all(of is not None and of.from_manifest for of in digested)
 
 
-def _written(verdict: Examined, content: bytes, slots: tuple[Reference, ...], context: Context) -> Examined:
-    """Archive ``content`` in the place of a file; what it says of the prefix besides is a reference, too."""
-    reading = references.read(
-        lambda offset, length: content[offset : offset + length], len(content), verdict.job.path, context.names
-    )
+def _written(verdict: Examined, content: bytes, slots: Sequence[Reference], context: Context) -> Examined:
+    """Archive ``content`` in the place of a file."""
+    verdict = replace(verdict, standing=Standing.GENERATED, from_manifest=False)
+    return _through(verdict, ((Splice(0, verdict.job.size, content),),), slots, context)
+
+
+def _through(verdict: Examined, layers: Layers, slots: Sequence[Reference], context: Context) -> Examined:
+    """Archive a file as it is through ``layers``; what it says of the prefix besides ``slots`` is a reference, too."""
+    path = verdict.job.path
+    with references.opened(os.path.join(context.prefix, path)) as below:
+        read_at, size = stacked(below, verdict.job.size, layers)
+        reading = references.read(read_at, size, path, context.names)
     merged = sorted((*reading.references, *slots), key=lambda reference: reference.offset)
     return replace(
         verdict,
         archived=Digest(reading.sha256, reading.size),
-        standing=Standing.GENERATED,
-        layers=((Splice(0, verdict.job.size, content),),),
+        layers=layers,
         references=tuple(merged),
         findings=reading.findings,
-        from_manifest=False,
     )

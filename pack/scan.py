@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 
-from installer_stub import activation, walk
+from installer_stub import activation, match, walk
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.manifest import encode
 from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable, Standing
@@ -97,7 +97,7 @@ def scan(
     examined = {path: each for path, each in examined.items() if path not in dropped}
     examined = records.with_pip_digests(examined, context)
     examined = records.with_conda_meta(examined, recorded, frozenset(dropped), context)
-    return _assembled(environment, found, examined, earlier, notes)
+    return _assembled(environment, found, examined, notes)
 
 
 def _walked(prefix: bytes, earlier: Earlier, leave_out: Collection[bytes]) -> tuple[list[Found], list[Finding]]:
@@ -214,7 +214,6 @@ def _assembled(
     environment: Environment,
     found: Sequence[Found],
     examined: Mapping[bytes, Examined],
-    earlier: Earlier,
     notes: list[Finding],
 ) -> Scan:
     """Put the verdicts on all paths together."""
@@ -305,7 +304,7 @@ def inside(link: Found, prefixes: Iterable[bytes]) -> bytes | None:
     here = os.path.dirname(link.path)
     if link.target.startswith(b"/"):
         for prefix in prefixes:
-            if (link.target + b"/").startswith(prefix + b"/"):
+            if match.within(link.target, prefix):
                 target = link.target[len(prefix) :].strip(b"/") or b"."
                 return os.path.relpath(b"/" + target, b"/" + here)
         return None
