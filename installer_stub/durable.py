@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Callable, Iterator, Tuple
 
+from installer_stub import match
 from installer_stub.errors import TreeReadOnly
 
 _STAGING = b"staging-"
@@ -21,10 +22,12 @@ _LOCK_SECONDS = 600.0
 
 
 def require_replaceable(root: bytes, path: bytes, staging: bytes) -> None:
-    """Raise TreeReadOnly unless this user can rename a file from ``staging`` to ``path``, below ``root``."""
+    """Raise TreeReadOnly unless this user can rename a file from ``staging`` to ``path``, which must be in ``root``."""
     directory = os.path.dirname(os.path.join(root, path))
     status = os.stat(directory)
-    if status.st_dev != os.stat(staging).st_dev:
+    if not match.within(os.path.realpath(directory), os.path.realpath(root)):
+        why = "leads out of it through a symlink"
+    elif status.st_dev != os.stat(staging).st_dev:
         why = "is on another file system"
     elif os.access(directory, os.W_OK | os.X_OK) or status.st_uid == os.geteuid():
         return

@@ -139,6 +139,8 @@ def refresh(tree: Tree) -> None:
     """Write the activation scripts of a relocated tree again."""
     own = os.path.join(tree.root, manifest.DIRECTORY)
     with durable.lock(own), durable.staging(tree.root, own) as directory:
+        for path in tree.manifest.added:
+            durable.require_replaceable(tree.root, path, directory)
         _write_scripts(tree, directory)
 
 

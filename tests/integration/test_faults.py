@@ -379,3 +379,16 @@ def test_a_damaged_state_is_refused(archive: Path, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
         assert inodes(tree) == before
     assert sh(f". {tree}/bin/activate").returncode == 0
+
+
+def test_a_bin_that_leads_out_of_the_tree(native: Path, tmp_path: Path) -> None:
+    """A tree whose ``bin`` somebody moved outside and linked is refused, and nothing is written there."""
+    tree = clone(native, tmp_path / "x" / "env")
+    outside = tmp_path / "outside"
+    (tree / "bin").rename(outside)
+    (tree / "bin").symlink_to(outside)
+    before, inside = inodes(outside), inodes(tree)
+    done = pack("relocate", tree, code=9)
+    assert "/bin leads out of it through a symlink. Nothing was changed.\nTIP: " in done.stderr
+    assert inodes(outside) == before
+    assert inodes(tree) == inside

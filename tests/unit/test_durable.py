@@ -212,6 +212,19 @@ def test_a_directory_on_another_file_system_is_told_before_the_start(tmp_path: P
         durable.require_replaceable(bytes(other), b"file", bytes(staging))
 
 
+def test_a_symlink_out_of_the_tree_is_told_before_the_start(tmp_path: Path, staging: Path) -> None:
+    """Nothing outside of the tree is written; a symlink that stays inside it is a directory like any other."""
+    root, outside = tmp_path / "tree", tmp_path / "outside"
+    for directory in (root / "usr" / "bin", outside):
+        directory.mkdir(parents=True)
+    (root / "bin").symlink_to("usr/bin")
+    durable.require_replaceable(bytes(root), b"bin/activate", bytes(staging))
+    (root / "bin").unlink()
+    (root / "bin").symlink_to(outside)
+    with pytest.raises(TreeReadOnly, match=r"leads out of it through a symlink\. Nothing was changed\."):
+        durable.require_replaceable(bytes(root), b"bin/activate", bytes(staging))
+
+
 HOLD = """
 import sys
 from installer_stub import durable
