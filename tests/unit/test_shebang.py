@@ -111,37 +111,195 @@ def test_the_limit_counts_the_newline(size: int, fits: bool) -> None:
     """127 bytes with the newline; one more is for sh to start."""
     new = b"/".ljust(size - len(b"#!/bin/python\n"), b"n")
     line = written(b"#!/e/bin/python\n", b"/e", new)
-    assert line.startswith(b"#!/n" if fits else b"#!/bin/sh\n'''exec' \"/n")
+    assert line.startswith(b"#!/n" if fits else b'#!/bin/sh\n\f# 2>/dev/null || :; exec "/n')
     assert not fits or len(line) == size
 
 
 def test_the_limit_counts_the_options_and_a_carriage_return() -> None:
-    new = b"/".ljust(LIMIT - len(b"#!/bin/sh -e\n"), b"n")
-    assert len(written(b"#!/e/bin/sh -e\n", b"/e", new)) == LIMIT
+    new = b"/".ljust(LIMIT - len(b"#!/bin/awk -f\n"), b"n")
+    assert len(written(b"#!/e/bin/awk -f\n", b"/e", new)) == LIMIT
     with pytest.raises(Unwritable):
-        written(b"#!/e/bin/sh -e\r\n", b"/e", new)
+        written(b"#!/e/bin/awk -f\r\n", b"/e", new)
+
+
+GUARD = (
+    b'if [ "${shebang_of-}" = "$0" ]; then unset shebang_of; shebang_of=$0; elif [ -f "$0" ] && '
+    b"(case ${ZSH_EVAL_CONTEXT-} in *file*) exit 1;; esac; read -r line; read -r line; "
+    b'case $line in \'if [ "${shebang_of-}"\'*) ;; *) exit 1;; esac) <"$0"; '
+    b"then shebang_of=$0; export shebang_of; "
+)
+COMMENT = b"\f# 2>/dev/null || :; "
+BLANK = b"/a b"
+
+
+@pytest.mark.parametrize(
+    ("archived", "second", "why"),
+    [
+        (b"#!/e/bin/python -I\n", COMMENT + b'exec "/a b/bin/python" "-I" "$0" "$@"\n', "a comment to Python"),
+        (b"#!/e/bin/python\r\n", COMMENT + b'exec "/a b/bin/python" "$0" "$@"\n', "the CR goes with its line"),
+        (b"#!/e/bin/python", COMMENT + b'exec "/a b/bin/python" "$0" "$@"\n', "sh wants its newline"),
+        (b"#! \t/e/bin/pypy3  \n", COMMENT + b'exec "/a b/bin/pypy3" "$0" "$@"\n', "blanks around"),
+        (
+            b"#!/e/bin/python\n" + LATIN,
+            LATIN + COMMENT + b'exec "/a b/bin/python" "$0" "$@"\n',
+            "a coding line stays the second",
+        ),
+        (
+            b"#!/e/bin/python2.7\n#coding=utf-8",
+            b"#coding=utf-8\n" + COMMENT + b'exec "/a b/bin/python2.7" "$0" "$@"\n',
+            "Python 2 must be told of UTF-8",
+        ),
+        (b"#!/e/bin/perl -w\n", b'exec "/a b/bin/perl" -x "-w" "$0" "$@"\n#!perl\n', "perl skips"),
+        (
+            b"#!/e/bin/perl -I/e/lib -w\n",
+            b'exec "/a b/bin/perl" -x "-I/a b/lib -w" "$0" "$@"\n#!perl\n',
+            "what the kernel hands over is one word",
+        ),
+        (
+            b"#!/usr/bin/perl -I/e/lib\n",
+            b'exec "/usr/bin/perl" -x "-I/a b/lib" "$0" "$@"\n#!perl\n',
+            "perl would split its line at the space",
+        ),
+        (
+            b"#!/e/bin/ruby\n" + LATIN,
+            b'exec "/a b/bin/ruby" -x "$0" "$@"\n#!ruby\n' + LATIN,
+            "a coding line behind the line that ruby looks for",
+        ),
+        (b"#!/e/bin/bash -e\n", GUARD + b'exec "/a b/bin/bash" "-e" "$0" "$@"; fi\n', "a shell that starts twice"),
+        (b"#!/e/bin/sh -\n", GUARD + b'exec "/a b/bin/sh" "-" "$0" "$@"; fi\n', "an option that ends options"),
+        (
+            b"#!/e/bin/Rscript --vanilla\n",
+            b'shebang=\'\\\';exec "/a b/bin/Rscript" "--vanilla" "$0" "$@" #\';rm(shebang)\n',
+            "a string to R",
+        ),
+        (b"#!/e/bin/tclsh8.6\n", b'# \\\nexec "/a b/bin/tclsh8.6" "$0" "$@"\n', "a comment that goes on to Tcl"),
+        (b"#!/e/bin/expect -f\n", b'# \\\nexec "/a b/bin/expect" "-f" "$0" "$@"\n', "expect is a Tcl"),
+        (b"#!/e/bin/lua5.4\n", b'shebang=[[;exec "/a b/bin/lua5.4" "$0" "$@" #]]shebang=nil\n', "a string to Lua"),
+        (b"#!/e/bin/node\n", b'":" /*;exec "/a b/bin/node" "$0" "$@" #*/;\n', "a directive and a comment"),
+        (
+            b"#!/usr/bin/env /e/bin/python\n",
+            None,
+            "one word, which the kernel hands over whole",
+        ),
+        (b"#!/bin/sh /e/bin/x\n", None, "one word, too"),
+        (b"#!/usr/bin/env -S /e/bin/awk -f\n", b'-S "/a b/bin/awk" -f', "env knows quotes"),
+        (b"#!/usr/bin/env -S A=/e/x python -u\n", b'-S "A=/a b/x" python -u', "an assignment"),
+        (b"#!/usr/bin/env -iS '/e/bin/python' -u\n", b'-S -i "/a b/bin/python" -u', "quotes were there"),
+        (b"#!/usr/bin/env -S/e/bin/python '' ';'\n", b'-S "/a b/bin/python" "" ;', "an empty word"),
+    ],
+)
+def test_written_for_a_path_with_a_space(archived: bytes, second: bytes | None, why: str) -> None:
+    head = written(archived, b"/e", BLANK)
+    if b"exec" in (second or b""):
+        assert head == b"#!/bin/sh\n" + (second or b""), why
+    elif second is not None:
+        assert head == b"#!/usr/bin/env " + second + b"\n", why
+    else:
+        assert head == archived.replace(b"/e/", b"/a b/"), why
+    assert written(archived, b"/e", BLANK) == head, "equal input, equal output"
+
+
+@pytest.mark.parametrize(
+    ("archived", "second", "why"),
+    [
+        (b"#!/e/bin/python\n", COMMENT + b'exec "%s/bin/python" "$0" "$@"\n', "Python"),
+        (
+            b"#!/usr/bin/env -S A=1 /e/bin/python -I -u\n",
+            COMMENT + b'exec "/usr/bin/env" "A=1" "%s/bin/python" "-I" "-u" "$0" "$@"\n',
+            "env stays, and each option a word",
+        ),
+        (
+            b"#!/usr/bin/env -iS /e/bin/sh -e\n",
+            GUARD + b'exec "/usr/bin/env" "-i" shebang_of="$0" "%s/bin/sh" "-e" "$0" "$@"; fi\n',
+            "env clears the mark, and sets it again",
+        ),
+        (b"#!/usr/bin/env /e/bin/node\n", b'":" /*;exec "%s/bin/node" "$0" "$@" #*/;\n', "env without options goes"),
+    ],
+)
+def test_written_for_a_long_path(archived: bytes, second: bytes, why: str) -> None:
+    assert written(archived, b"/e", DEEP) == b"#!/bin/sh\n" + second.replace(b"%s", DEEP), why
 
 
 @pytest.mark.parametrize(
     ("archived", "new", "why"),
     [
-        (b"#!/e/bin/bash\n", DEEP, "no way through sh"),
-        (b"#!/e/bin/Rscript\n", b"/a b", "no way through sh"),
-        (b"#!/e/bin/python\n" + LATIN, DEEP, "coding line"),
-        (b"#!/e/bin/python\n" + LATIN, b"/a b", "coding line"),
-        (b"#!/e/bin/python\r\n", DEEP, "CR LF"),
+        (b"#!/e/bin/awk -f\n", DEEP, "no way through sh for b'awk'"),
+        (b"#!/e/bin/sed -nf\n", BLANK, "no way through sh"),
+        (b"#!/e/bin/make -f\n", BLANK, "no way through sh"),
+        (b"#!/e/bin/fish\n", BLANK, "no way through sh"),
+        (b"#!/e/bin/R --vanilla -f\n", BLANK, "no way through sh"),
+        (b"#!/e/bin/python3-config\n", BLANK, "no way through sh"),
+        (b"#!/usr/bin/env -S /e/bin/awk -f\n", DEEP, "no way through sh for b'awk'"),
+        (b"#!/bin/sh /e/bin/x\n", DEEP, "what reads the script is not known"),
+        (b"#!/e/bin/python /e/bin/x\n", BLANK, "what reads the script is not known"),
+        (b"#!/usr/bin/env -S /e/bin/python -m x\n", DEEP, "what reads the script is not known"),
+        (b"#!/usr/bin/env -S -u A /e/bin/python\n", DEEP, "no way to start"),
+        (b"#!/usr/bin/env -S -u A /e/bin/python\n", BLANK, "no way to start"),
+        (b"#!/usr/bin/env -S /e/bin/python \\c\n", BLANK, "no way to start"),
+        (b"#!/usr/bin/env -S $HOME/x /e/bin/python\n", BLANK, "no way to start"),
+        (b"#!/usr/bin/env -S A=1 B=/e\n", DEEP, "no way to start"),
+        (b"#!/usr/bin/env -S /e/bin/python\n", b"/a=b", "assignment"),
+        (b"#!/usr/bin/env -S /e/bin/python\n", b"/a$b", "env would not take"),
+        (b"#!/usr/bin/env -S /e/bin/python '$'\n", BLANK, "dollar"),
         (b"#!/e/bin/python\n", b"/a b$(x)", "dollar"),
         (b"#!/e/bin/python\n", b"/a b\\c", "backslash"),
-        (b"#!/e/bin/python\n", b"/a b'''c", "quote"),
+        (b"#!/e/bin/sh\n", b"/a b'''c", "quote"),
         (b'#!/e/bin/perl -e"x"\n', DEEP, "quote"),
+        (b"#!/e/bin/lua\n", b"/a b]]", "two brackets"),
+        (b"#!/e/bin/node\n", b"/a b*", "end a comment"),
+        (b"#!/e/bin/Rscript\n", b"/a b\xff", "UTF-8"),
+        (b"#!/e/bin/tclsh\n", b"/a b\xff", "UTF-8"),
         (b"#!/e/bin/python\n", b"/\xff", "UTF-8"),
+        (b"#!/e/bin/python\n", b"/a b\xff", "UTF-8"),
+        (b"#!/e/bin/python\n# coding: shift_jis\n", b"/\xe9", "SHIFT-JIS"),
+        (b"#!/e/bin/python\n# coding: future-fstrings\n", b"/\xe9", "not ASCII"),
+        (b"#!/e/bin/python\n", b"/coding=x", "name of an encoding"),
+        (b"#!/e/bin/python\n" + LATIN, b"/coding=x", "name of an encoding"),
+        (b"#!/e/bin/python\n", b"/a b/coding=x", "name of an encoding"),
         (b"#!/e2/bin/python\n", b"/n", "does not name"),
+        (b"#!/usr/bin/env python\n", b"/n", "does not name"),
         (b"x = 1\n", b"/n", "not a shebang"),
     ],
 )
 def test_refused(archived: bytes, new: bytes, why: str) -> None:
     with pytest.raises(Unwritable, match=why):
         written(archived, b"/e", new)
+
+
+@pytest.mark.parametrize(
+    ("archived", "new", "expected"),
+    [
+        (b"#!/e/bin/python\n" + LATIN, b"/a b/coding=x", b"/a b/coding=x/bin/python"),
+        (b"#!/e/bin/python\n# coding: shift_jis\n", b"/\x93\xfa", b"#!/\x93\xfa/bin/python\n"),
+        (b"#!/e/bin/python\n# coding: utf-8-unix\n", "/é".encode(), "#!/é/bin/python\n".encode()),
+        (b"#!/e/bin/python\n# coding: future-fstrings\n", b"/n", b"#!/n/bin/python\n# coding: future-fstrings\n"),
+        (b"#!/e/bin/node\n", b"/\xff*", b"#!/\xff*/bin/node\n"),
+        (b"#!/e/bin/node\n", b"/a b\xff", b'"/a b\xff/bin/node"'),
+    ],
+)
+def test_taken_beside_what_is_refused(archived: bytes, new: bytes, expected: bytes) -> None:
+    assert expected in written(archived, b"/e", new)
+
+
+@pytest.mark.parametrize(
+    ("head", "prefix", "expected", "why"),
+    [
+        (b"#!/e/bin/python\n", b"/e", True, "the interpreter"),
+        (b"#!/usr/bin/env -S /e/bin/python -u\n", b"/e", True, "behind env"),
+        (b"#!/usr/bin/env -S/e/bin/python -u\n", b"/e", True, "behind an option"),
+        (b"#!/usr/bin/env -S A=/e/x python\n", b"/e", True, "an assignment"),
+        (b"#!/bin/sh /e/bin/x\n", b"/e", True, "an argument"),
+        (b"#!/usr/bin/perl -I/e/lib\n", b"/e", True, "a directory in an option"),
+        (b"#!/usr/bin/env python\n", b"/e", False, "whatever is first in PATH"),
+        (b"#!/usr/bin/env python\n", b"/usr/bin", True, "env lies there"),
+        (b"#!/e2/bin/python -I/x/e/lib\n", b"/e", False, "other directories"),
+        (b"#!/bin/sh\n/e/bin/x\n", b"/e", False, "another line"),
+    ],
+)
+def test_names(head: bytes, prefix: bytes, expected: bool, why: str) -> None:
+    parsed = parse(head)
+    assert parsed is not None
+    assert parsed.names(prefix) is expected, why
 
 
 @pytest.mark.parametrize("word", [b"a'b", b'a"b', b"a$b", b"a`b", b"a\\b"])
@@ -155,12 +313,24 @@ def test_what_needs_an_escape_is_not_quoted(word: bytes) -> None:
     [
         (b"#!/e/bin/python -I\n", None),
         (b"#!/e/bin/perl -w\n", None),
-        (b"#!/e/bin/bash -e\n", LIMIT - len(b"#!/bin/bash -e\n")),
-        (b"#!/e/bin/python -I/e/x\n" + LATIN, (LIMIT - len(b"#!/bin/python -I/x\n")) // 2),
+        (b"#!/e/bin/bash -e\n", None),
+        (b"#!/e/bin/python -I/e/x\n" + LATIN, None),
+        (b"#!/usr/bin/env -S /e/bin/Rscript\n", None),
+        (b"#!/e/bin/awk -f\n", LIMIT - len(b"#!/bin/awk -f\n")),
+        (b"#!/e/bin/awk -f", LIMIT - len(b"#!/bin/awk -f\n")),
+        (b"#!/e/bin/awk -f\r\n", LIMIT - len(b"#!/bin/awk -f\r\n")),
+        (b"#!/e/bin/x -I/e/x\n", (LIMIT - len(b"#!/bin/x -I/x\n")) // 2),
+        (b"#!/bin/sh /e/bin/x\n", LIMIT - len(b"#!/bin/sh /bin/x\n")),
+        (b"#!/usr/bin/env -S /e/bin/awk -f\n", LIMIT - len(b"#!/usr/bin/env -S /bin/awk -f\n")),
+        (b"#!/e/bin/" + b"x" * 118 + b"\n", 0),
     ],
 )
 def test_longest(archived: bytes, expected: int | None) -> None:
     assert longest(archived, b"/e") == expected
+    if expected is not None and expected > 1:
+        assert written(archived, b"/e", b"/".ljust(expected, b"n"))
+        with pytest.raises(Unwritable):
+            written(archived, b"/e", b"/".ljust(expected + 1, b"n"))
 
 
 @pytest.mark.parametrize(
