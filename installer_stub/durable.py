@@ -10,15 +10,18 @@ import fcntl
 import os
 import shutil
 import stat
+import sys
 import time
 from contextlib import contextmanager, suppress
-from typing import Callable, Iterator, Tuple
+from typing import Callable, Iterator, List, Tuple
 
 from installer_stub import match
 from installer_stub.errors import TreeReadOnly
 
 _STAGING = b"staging-"
 _LOCK_SECONDS = 600.0
+_LITTER_SECONDS = 7 * 86_400.0
+_SPECIAL_BITS = 0o6000
 
 
 def require_replaceable(root: bytes, path: bytes, staging: bytes) -> None:
@@ -70,8 +73,9 @@ def staging(root: bytes, directory: bytes) -> Iterator[bytes]:
     """
     host = os.fsencode(os.uname().nodename)
     for name in os.listdir(directory):
-        if name.startswith(_STAGING) and _is_litter(name, host):
-            shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+        left = os.path.join(directory, name)
+        if name.startswith(_STAGING) and (_is_litter(name, host) or _is_old(left)):
+            shutil.rmtree(left, ignore_errors=True)
     path = os.path.join(directory, _STAGING + b"%s-%d-%d" % (host, os.getpid(), time.monotonic_ns()))
     try:
         os.mkdir(path, 0o700)
@@ -104,12 +108,56 @@ def _is_litter(name: bytes, host: bytes) -> bool:
     return False
 
 
-def replace(staged: bytes, path: bytes) -> None:
-    """Put a staged file in the place of ``path``, with its mode and, where allowed, its owner."""
-    status = os.lstat(path)
-    os.chmod(staged, stat.S_IMODE(status.st_mode))
-    _own(staged, (status.st_uid, status.st_gid))
+def _is_old(path: bytes) -> bool:
+    """Whether nothing can be at work in a directory any more, on whatever host: no relocation takes a week."""
+    try:
+        return time.time() - os.lstat(path).st_mtime > _LITTER_SECONDS
+    except OSError:
+        return False  # another process removed it
+
+
+def replace(staged: bytes, path: bytes) -> List[str]:
+    """Put a staged file in the place of ``path``, with its mode and, where allowed, its owner and attributes.
+
+    Returns words for what it lost: a file that cannot have its owner again loses its setuid and setgid bits.
+    """
+    lost = _dress(staged, path)
     _rename(staged, path)
+    return lost
+
+
+def _dress(staged: bytes, path: bytes) -> List[str]:
+    """Give a new file what belongs to the one at ``path`` beside its bytes; return words for what it lost."""
+    status = os.lstat(path)
+    mode = stat.S_IMODE(status.st_mode)
+    lost: List[str] = []
+    if not _own(staged, (status.st_uid, status.st_gid)) and mode & _SPECIAL_BITS:
+        # With another owner they would give away other rights than whoever set them meant to.
+        mode &= ~_SPECIAL_BITS
+        lost.append("setuid or setgid bit")
+    os.chmod(staged, mode)  # behind the owner, whose change takes these bits away
+    return lost + _copy_attributes(path, staged)
+
+
+def _copy_attributes(path: bytes, staged: bytes) -> List[str]:
+    """Copy extended attributes, of which an ACL is one; return words for those that this user may not set."""
+    if sys.platform != "linux":
+        return []  # Python has no functions for them
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return []  # a file system without them
+    lost: List[str] = []
+    for name in names:
+        try:
+            os.setxattr(staged, name, os.getxattr(path, name, follow_symlinks=False), follow_symlinks=False)
+        except OSError:
+            if name == "security.capability":
+                lost.append("file capability")
+            elif name.startswith(("user.", "system.posix_acl_")):
+                lost.append("ACL" if name.startswith("system.") else "extended attribute " + name)
+            # The others the system gives to each new file by its own rules.
+    return lost
 
 
 def write(path: bytes, data: bytes, mode: int, staging: bytes) -> None:
@@ -137,7 +185,8 @@ def link(first: bytes, path: bytes, staging: bytes) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS):
             raise
-        shutil.copy2(first, staged)  # the file system has no hard links: unpacking made a file of its own, too
+        shutil.copyfile(first, staged)  # the file system has no hard links: unpacking made a file of its own, too
+        _dress(staged, first)
     _rename(staged, path)
     # Where both are names of one inode, which another process may have seen to, rename does nothing.
     with suppress(FileNotFoundError):
@@ -212,8 +261,13 @@ def _in_directory(path: bytes, change: Callable[[], None]) -> None:
         os.chmod(directory, mode)
 
 
-def _own(path: bytes, owner: Tuple[int, int]) -> None:
-    status = os.stat(path)
-    if (status.st_uid, status.st_gid) != owner:
+def _own(path: bytes, owner: Tuple[int, int]) -> bool:
+    """Give a file its owner and group, or its group at least; return whether it has both."""
+    for uid in (owner[0], -1):
+        status = os.stat(path)
+        if (status.st_uid, status.st_gid) == owner:
+            break
         with suppress(PermissionError):  # a file of somebody else in a tree that this user may write
-            os.chown(path, *owner)
+            os.chown(path, uid, owner[1])
+    status = os.stat(path)
+    return (status.st_uid, status.st_gid) == owner

@@ -11,11 +11,13 @@ from typing import Callable, Dict, List, Optional, Set, Tuple
 from installer_stub import durable, manifest, match, references, rewrite, walk
 from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable
 from installer_stub.rewrite import Digest, Form, Misfit, Unlike
+from installer_stub.slots import HARMLESS, NOT_REWRITABLE
 from installer_stub.state import State
 
 CHANGED = "changed since it was unpacked"
 MISSING = "missing"
 NO_ROOM = "keeps the old path"
+DROPPED = "dropped"
 
 
 @dataclass
@@ -56,7 +58,8 @@ def put_in_place(root: bytes, made: Plan, directory: bytes) -> None:
             # Before the source: whoever comes after an interruption sees a source that is right, and passes it by.
             _drop_byte_code(os.path.join(root, path))
     for path, staged in made.staged.items():
-        durable.replace(staged, os.path.join(root, path))
+        lost = durable.replace(staged, os.path.join(root, path))
+        made.findings += [Finding(path, -1, DROPPED, what) for what in lost]
     for path, first in made.links.items():
         durable.link(os.path.join(root, first), os.path.join(root, path), directory)
     for path, target in made.symlinks.items():
@@ -206,12 +209,11 @@ class _Stage:
         except OSError as error:
             self.plan.findings.append(Finding(found.path, -1, "unreadable", error.strerror or ""))
             return
-        self.plan.findings += [f for f in reading.findings if f.what != references.HARMLESS]
+        self.plan.findings += [f for f in reading.findings if f.what != HARMLESS]
         stale = tuple(reference for reference in reading.references if reference.prefix != self.root)
         if not reading.text:
             self.plan.findings += [
-                Finding(found.path, r.offset, references.NOT_REWRITABLE, "a binary that packing did not see")
-                for r in stale
+                Finding(found.path, r.offset, NOT_REWRITABLE, "a binary that packing did not see") for r in stale
             ]
             return
         if not stale:
@@ -222,7 +224,7 @@ class _Stage:
         try:
             _transformed(full, staged, as_it_is, Form(None), self.new, new_hash.update)
         except Misfit as error:
-            self.plan.findings.append(Finding(found.path, -1, references.NOT_REWRITABLE, str(error)))
+            self.plan.findings.append(Finding(found.path, -1, NOT_REWRITABLE, str(error)))
             return
         self.plan.others[found.path] = new_hash.hexdigest()
         self.plan.staged[found.path] = staged

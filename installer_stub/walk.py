@@ -12,7 +12,7 @@ from installer_stub.model import Kind
 
 @dataclass(frozen=True)
 class Found:
-    """A path as it stands on disk. ``kind`` is None for what no archive holds: a FIFO, a socket, a device.
+    """A path as it stands on disk. ``kind`` is None for what no archive holds; ``special`` says what that is.
 
     ``target`` is the text of a symlink; of a hard link, the path of the first name of its inode.
     ``error`` says why the path could not be read, else it is empty.
@@ -25,6 +25,15 @@ class Found:
     mtime_ns: int
     target: bytes = b""
     error: str = ""
+    special: str = ""
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
 
 
 def walk(prefix: bytes, skip: Callable[[bytes], bool] = lambda path: False) -> Iterator[Found]:
@@ -77,7 +86,8 @@ def look(prefix: bytes, path: bytes, first_names: Optional[Dict[Tuple[int, int],
         first = first_names.setdefault((status.st_dev, status.st_ino), path)
         if first != path:
             kind, size, target = Kind.HARD_LINK, 0, first
-    return Found(path, kind, stat.S_IMODE(status.st_mode), size, status.st_mtime_ns, target)
+    special = "" if kind else _SPECIAL.get(stat.S_IFMT(status.st_mode), "of an unknown kind")
+    return Found(path, kind, stat.S_IMODE(status.st_mode), size, status.st_mtime_ns, target, special=special)
 
 
 def _kind(mode: int) -> Optional[Kind]:

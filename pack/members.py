@@ -61,7 +61,8 @@ def _relocator(version: str) -> Iterator[Member]:
 
 def _member(prefix: bytes, item: Item) -> Member:
     entry = item.entry
-    return Member(entry.path, entry.kind, entry.mode, entry.mtime, entry.size, entry.target, _chunks(prefix, item))
+    chunks = _chunks(prefix, item)
+    return Member(entry.path, entry.kind, entry.mode, entry.mtime, entry.size, entry.target, chunks, item.privileges)
 
 
 def _chunks(prefix: bytes, item: Item) -> Callable[[], Iterator[bytes]]:

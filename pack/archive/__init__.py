@@ -23,6 +23,17 @@ class Writable(Protocol):
 
 
 @dataclass(frozen=True)
+class Privileges:
+    """What a program runs with that is not its caller's: without its owner a setuid bit means another thing."""
+
+    uid: int
+    gid: int
+    user: bytes  # the owner's name where it was read, or empty
+    group: bytes
+    capability: bytes = b""  # the extended attribute security.capability as it stands
+
+
+@dataclass(frozen=True)
 class Member:
     """One path of an output, and where its content comes from."""
 
@@ -33,6 +44,7 @@ class Member:
     size: int  # of the content in bytes; 0 for what has none
     target: bytes  # of a symlink; of a hard link, the path of an earlier member
     chunks: Callable[[], Iterator[bytes]]  # of a FILE: exactly ``size`` bytes; not called for other kinds
+    privileges: Privileges | None = None  # None: it belongs to whoever extracts it
 
 
 def checked_chunks(member: Member) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""A directory: the members as files, each new, none linked to where its content comes from."""
+"""A directory: the members as files, each new, none linked to where its content comes from, zeros as holes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from installer_stub.model import Kind
 from ..output import write_all, writing
 from . import Member, Progress, checked_chunks
 
+_ZEROS = bytes(1 << 20)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -19,8 +20,9 @@ def write_directory(members: Iterable[Member], directory: Path, progress: Progre
     """Write members into an existing empty directory, with their modes and times.
 
     Parents that are no members are made. Nothing is written through a link: a member below a path that is
-    not a directory of this call is refused. Raises `OutputError`, and `EnvironmentUnfit` when a member yields more
-    or fewer bytes than its size. What was written until then stays: the caller removes it.
+    not a directory of this call is refused. Raises `OutputError`, also for an owner that this user cannot give,
+    and `EnvironmentUnfit` when a member yields more or fewer bytes than its size. What was written until then
+    stays: the caller removes it.
     """
     tree = _Tree(os.fsencode(directory))
     for member in members:
@@ -55,6 +57,7 @@ class _Tree:
             path = self._place(member.path)
             with writing(path):
                 os.utime(path, (member.mtime, member.mtime))
+                _own(path, member)
                 os.chmod(path, member.mode)
 
     def _make(self, member: Member, path: bytes) -> None:
@@ -92,12 +95,34 @@ def _write_file(member: Member, path: bytes, progress: Progress | None) -> None:
     try:
         for chunk in checked_chunks(member):  # an error of reading is not one of the output
             with writing(path):
-                write_all(file, chunk)
+                if chunk == _ZEROS[: len(chunk)]:
+                    os.lseek(file, len(chunk), os.SEEK_CUR)
+                else:
+                    write_all(file, chunk)
             if progress:
                 progress(len(chunk))
         with writing(path):
+            os.ftruncate(file, member.size)  # the file may end in a hole
+            _own(file, member)  # which takes bits and capabilities away, so before these
             os.fchmod(file, member.mode)
+            if member.privileges and member.privileges.capability:
+                os.setxattr(file, "security.capability", member.privileges.capability)
             os.utime(file, (member.mtime, member.mtime))
     finally:
         with writing(path):  # some file systems report a full disk only here
             os.close(file)
+
+
+def _own(file: int | bytes, member: Member) -> None:
+    """Give a privileged member its owner. Raises `OutputError` where this user may not."""
+    privileges = member.privileges
+    if privileges is None:
+        return
+    try:
+        os.chown(file, privileges.uid, privileges.gid)
+    except PermissionError as error:
+        raise OutputError(
+            f"{member.path!r}: only root can give it to user {privileges.uid}, group {privileges.gid}, "
+            f"and with another owner its mode {member.mode:o} means another thing",
+            tip="Write an archive, write the directory as root, or leave out --keep-setuid.",
+        ) from error

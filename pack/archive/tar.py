@@ -1,7 +1,8 @@
 """Tar archives in GNU format, the one that every tar reads whatever the bytes and lengths of the names.
 
 Our own header writer: names are bytes from end to end, and it is several times faster than ``tarfile``,
-which rounds each header through text. Owners are 0 without names, so the same members give the same bytes.
+which rounds each header through text. Owners are 0 without names, so the same members give the same bytes;
+only a member with privileges has its own, and its file capability in a header of pax, as other tars write it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from installer_stub.errors import UsageError
 from installer_stub.model import Kind
 
-from . import Member, Progress, Writable, checked_chunks
+from . import Member, Privileges, Progress, Writable, checked_chunks
 
 _BLOCK = 512
 _RECORD = 20 * _BLOCK  # tar pads the whole archive to this, and warns of some that are not
@@ -20,6 +21,8 @@ _NAME = 100
 _TYPES = {Kind.FILE: b"0", Kind.HARD_LINK: b"1", Kind.SYMLINK: b"2", Kind.DIRECTORY: b"5"}
 _LONG_NAME = b"L"
 _LONG_TARGET = b"K"
+_PAX = b"x"
+_CAPABILITY = b"SCHILY.xattr.security.capability"
 
 
 def write_tar(members: Iterable[Member], out: Writable, arcroot: bytes = b"", progress: Progress | None = None) -> None:
@@ -34,7 +37,7 @@ def write_tar(members: Iterable[Member], out: Writable, arcroot: bytes = b"", pr
         target = root + member.target if member.kind is Kind.HARD_LINK else member.target
         name = root + member.path + (b"/" if member.kind is Kind.DIRECTORY else b"")
         size = member.size if member.kind is Kind.FILE else 0
-        head = _headers(name, _TYPES[member.kind], member.mode, size, member.mtime, target)
+        head = _headers(name, _TYPES[member.kind], member.mode, size, member.mtime, target, member.privileges)
         out.write(head)
         written += len(head)
         if size or member.kind is Kind.FILE:
@@ -61,26 +64,51 @@ def _root(arcroot: bytes) -> bytes:
     return b"".join(part + b"/" for part in parts)
 
 
-def _headers(name: bytes, type_: bytes, mode: int, size: int, mtime: int, target: bytes) -> bytes:
-    if len(name) <= _NAME and len(target) <= _NAME:
-        return _header(name, type_, mode, size, mtime, target)
-    long = b""
+def _headers(
+    name: bytes, type_: bytes, mode: int, size: int, mtime: int, target: bytes, privileges: Privileges | None
+) -> bytes:
+    owner, tail = (_NOBODY, _TAIL) if privileges is None else _owner(privileges)
+    if len(name) <= _NAME and len(target) <= _NAME and privileges is None:
+        return _header(name, type_, mode, size, mtime, target, owner, tail)
+    before = b""
+    if privileges is not None and privileges.capability:
+        before += _extended(_CAPABILITY, privileges.capability)
     if len(target) > _NAME:
-        long += _long(_LONG_TARGET, target)
+        before += _long(_LONG_TARGET, target)
     if len(name) > _NAME:
-        long += _long(_LONG_NAME, name)
-    return long + _header(name[:_NAME], type_, mode, size, mtime, target[:_NAME])
+        before += _long(_LONG_NAME, name)
+    return before + _header(name[:_NAME], type_, mode, size, mtime, target[:_NAME], owner, tail)
 
 
 def _long(type_: bytes, value: bytes) -> bytes:
     """Return the member that carries a name which is too long for the header behind it."""
-    data = value + b"\0"
-    return _header(b"././@LongLink", type_, 0, len(data), 0, b"") + data + bytes(-len(data) % _BLOCK)
+    return _carrier(b"././@LongLink", type_, value + b"\0")
 
 
-def _header(name: bytes, type_: bytes, mode: int, size: int, mtime: int, target: bytes) -> bytes:
-    before = b"%s%07o\0%s%s%s" % (name.ljust(_NAME, b"\0"), mode, _NOBODY, _number(size), _number(mtime))
-    behind = type_ + target.ljust(_NAME, b"\0") + _TAIL
+def _extended(key: bytes, value: bytes) -> bytes:
+    """Return the member that carries a record of pax for the header behind it: ``length key=value``, itself counted."""
+    rest = b" %s=%s\n" % (key, value)
+    length = len(rest) + len(str(len(rest)))
+    length = len(rest) + len(str(length))
+    return _carrier(b"././@PaxHeader", _PAX, b"%d" % length + rest)
+
+
+def _carrier(name: bytes, type_: bytes, data: bytes) -> bytes:
+    return _header(name, type_, 0, len(data), 0, b"", _NOBODY, _TAIL) + data + bytes(-len(data) % _BLOCK)
+
+
+def _owner(privileges: Privileges) -> tuple[bytes, bytes]:
+    """Return the two fields of a header that tell the owner; a name without room is left to the number."""
+    names = [name if len(name) < _OWNER else b"" for name in (privileges.user, privileges.group)]
+    tail = _MAGIC + b"".join(name.ljust(_OWNER, b"\0") for name in names)
+    return _id(privileges.uid) + _id(privileges.gid), tail.ljust(len(_TAIL), b"\0")
+
+
+def _header(
+    name: bytes, type_: bytes, mode: int, size: int, mtime: int, target: bytes, owner: bytes, tail: bytes
+) -> bytes:
+    before = b"%s%07o\0%s%s%s" % (name.ljust(_NAME, b"\0"), mode, owner, _number(size), _number(mtime))
+    behind = type_ + target.ljust(_NAME, b"\0") + tail
     # The sum is taken with its own field as eight spaces.
     return b"%s%06o\0 %s" % (before, sum(before) + 8 * 0x20 + sum(behind), behind)
 
@@ -92,5 +120,11 @@ def _number(value: int) -> bytes:
     return (value + ((1 << 96) if value < 0 else (1 << 95))).to_bytes(12, "big")
 
 
+def _id(value: int) -> bytes:
+    return b"%07o\0" % value if value < 8**7 else (value + (1 << 63)).to_bytes(8, "big")
+
+
+_OWNER = 32
+_MAGIC = b"ustar  \0"
 _NOBODY = b"0000000\0" * 2  # uid, gid
-_TAIL = b"ustar  \0".ljust(_BLOCK - 257, b"\0")  # magic; no owner names, no device
+_TAIL = _MAGIC.ljust(_BLOCK - 257, b"\0")  # no owner names, no device

@@ -12,8 +12,9 @@ import pytest
 
 from installer_stub.errors import EnvironmentUnfit, OutputError
 from installer_stub.model import Kind
-from pack.archive import Member
+from pack.archive import Member, Privileges
 from pack.archive.directory import write_directory
+from tests.unit.other_user import NOBODY, nobody, open_directory
 
 TIME = 1_600_000_000
 
@@ -163,3 +164,59 @@ def test_progress_counts_the_content(tmp_path: Path) -> None:
     member = Member(b"a", Kind.FILE, 0o644, TIME, 7, b"", lambda: iter([b"1234", b"567"]))
     write_directory([member, other(b"d", Kind.DIRECTORY)], tmp_path, seen.append)
     assert seen == [4, 3]
+
+
+def test_zeros_become_holes(tmp_path: Path) -> None:
+    """A sparse file is archived dense; in a directory what was a hole, and any other large run of zeros, is one."""
+    mib = 1 << 20
+    cases = {
+        b"hole": [bytes(mib)] * 8,
+        b"hole at the end": [b"x" * mib, *[bytes(mib)] * 7],
+        b"hole in the middle": [b"x" * 5, *[bytes(mib)] * 7, b"y"],
+        b"none": [b"x" * mib] * 2,
+        b"a few zeros": [b"\0" * 5],
+        b"empty": [],
+        b"an empty chunk": [b"", b"x"],
+    }
+    for name, chunks in cases.items():
+        content = b"".join(chunks)
+        member = Member(name, Kind.FILE, 0o644, TIME, len(content), b"", lambda chunks=chunks: iter(chunks))  # type: ignore[misc]
+        write_directory([member], tmp_path)
+        assert (tmp_path / os.fsdecode(name)).read_bytes() == content, name
+    assert facts(tmp_path, b"none").st_blocks * 512 >= 2 * mib
+    for name in (b"hole", b"hole at the end", b"hole in the middle"):
+        assert facts(tmp_path, name).st_blocks * 512 < 3 * mib, name
+
+
+PRIVILEGED = Privileges(NOBODY, 7, b"nobody", b"lp")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_privileged_members_get_their_owner_and_their_bits(tmp_path: Path) -> None:
+    members = [
+        Member(b"d", Kind.DIRECTORY, 0o2770, TIME, 0, b"", lambda: iter([]), PRIVILEGED),
+        Member(b"d/f", Kind.FILE, 0o6711, TIME, 1, b"", lambda: iter([b"x"]), PRIVILEGED),
+        Member(b"h", Kind.HARD_LINK, 0o6711, TIME, 0, b"d/f", lambda: iter([]), PRIVILEGED),
+        file(b"plain", b""),
+    ]
+    write_directory(members, tmp_path)
+    for path, mode, owner in (
+        (b"d", 0o2770, (NOBODY, 7)),
+        (b"d/f", 0o6711, (NOBODY, 7)),
+        (b"h", 0o6711, (NOBODY, 7)),
+        (b"plain", 0o644, (0, 0)),
+    ):
+        there = facts(tmp_path, path)
+        assert (stat.S_IMODE(there.st_mode), (there.st_uid, there.st_gid), there.st_mtime) == (mode, owner, TIME)
+
+
+@pytest.mark.parametrize("kind", [Kind.FILE, Kind.DIRECTORY], ids=lambda kind: kind.value)
+def test_an_owner_that_cannot_be_given_is_an_error_and_nothing_gets_its_bits(kind: Kind) -> None:
+    root = Privileges(0, 0, b"root", b"root")
+    member = Member(b"tool", kind, 0o6755, TIME, 0, b"", lambda: iter([]), root)
+    with open_directory() as room:
+        room.chmod(0o777)
+        with nobody(), pytest.raises(OutputError, match=r"'tool': only root can give it to user 0") as caught:
+            write_directory([member], room)
+        assert "--keep-setuid" in caught.value.tip
+        assert not (room / "tool").stat().st_mode & 0o6000

@@ -15,7 +15,7 @@ import pytest
 from fixtures.selection import need
 from installer_stub.errors import EnvironmentUnfit, PackError, UsageError
 from installer_stub.model import Kind
-from pack.archive import NAMES, Format, Member, infer, parse
+from pack.archive import NAMES, Format, Member, Privileges, infer, parse
 from pack.archive.tar import write_tar
 
 GIB = 1 << 30
@@ -140,6 +140,81 @@ def test_the_archive_ends_with_two_blocks_of_zeros_and_fills_its_last_record() -
         assert archive.endswith(bytes(1024))
         assert len(archive) % 10_240 == 0
         assert len(archive) == (10_240 if count <= 18 else 20_480)
+
+
+CAPABILITY = b"\x01\0\0\2\0\x20\0\0\n=\0\0\0\0\0\0\0\0\0\0"
+
+
+@pytest.mark.parametrize("path", [b"tool", b"lib/" + b"\xff" * 200], ids=["short name", "long name"])
+@pytest.mark.parametrize(
+    "privileges",
+    [
+        Privileges(0, 0, b"root", b"root"),
+        Privileges(1000, 7, b"", b"lp", CAPABILITY),
+        Privileges(8**7 - 1, 8**7, b"a" * 31, b"\xc3\xa9"),
+        Privileges(4_000_000_000, 4_000_000_001, b"a" * 32, b"b" * 300, CAPABILITY),
+    ],
+    ids=["root", "a capability", "the largest number in octal digits", "large numbers, long names"],
+)
+def test_privileged_members_have_their_owner(path: bytes, privileges: Privileges) -> None:
+    member = Member(path, Kind.FILE, 0o4755, TIME, 1, b"", lambda: iter([b"x"]), privileges)
+    with tarfile.open(fileobj=io.BytesIO(tar_of([file(b"a", b""), member, file(b"z", b"")]))) as archive:
+        first, tool, last = archive
+    assert (os.fsencode(tool.name), tool.mode, tool.uid, tool.gid) == (path, 0o4755, privileges.uid, privileges.gid)
+    names = [b"" if len(name) > 31 else name for name in (privileges.user, privileges.group)]
+    assert [os.fsencode(name) for name in (tool.uname, tool.gname)] == names
+    headers = tool.pax_headers
+    expected = {"SCHILY.xattr.security.capability"} if privileges.capability else set()
+    assert set(headers) == expected
+    if expected:
+        assert headers["SCHILY.xattr.security.capability"].encode("utf-8", "surrogateescape") == CAPABILITY
+    for other_member in (first, last):
+        assert (other_member.uid, other_member.gid, other_member.uname, other_member.gname) == (0, 0, "", "")
+        assert other_member.pax_headers == {}
+
+
+@pytest.mark.parametrize("length", [1, 60, 61, 62, 63, 64, 65, 958, 959, 960, 961, 962, 963])
+def test_the_length_of_a_pax_record_counts_itself(length: int) -> None:
+    """Where the length gets another digit, that digit counts, too."""
+    privileges = Privileges(0, 0, b"", b"", b"c" * length)
+    member = Member(b"f", Kind.FILE, 0o755, TIME, 0, b"", lambda: iter([]), privileges)
+    with tarfile.open(fileobj=io.BytesIO(tar_of([member]))) as archive:
+        (found,) = archive
+    assert found.pax_headers == {"SCHILY.xattr.security.capability": "c" * length}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away and set capabilities")
+@pytest.mark.parametrize(
+    "command",
+    [["tar", "--xattrs", "--xattrs-include=*", "-xpf", "-"], ["bsdtar", "-xpf", "-"]],
+    ids=["GNU tar", "bsdtar"],
+)
+def test_tars_give_privileges_back(command: list[str], tmp_path: Path) -> None:
+    probe = tmp_path / "probe"
+    probe.touch()
+    try:
+        os.setxattr(probe, "security.capability", CAPABILITY)
+    except OSError as error:
+        pytest.skip(f"no capabilities on this file system: {error.strerror}")
+    numbers = Privileges(4_000_000_000, 2_000_000, b"", b"")
+    capable = Privileges(65534, 0, b"", b"", CAPABILITY)
+    members = [
+        Member(b"shared", Kind.DIRECTORY, 0o2770, TIME, 0, b"", lambda: iter([]), numbers),
+        Member(b"shared/" + b"s" * 150, Kind.FILE, 0o6711, TIME, 1, b"", lambda: iter([b"x"]), numbers),
+        Member(b"c" * 150, Kind.FILE, 0o755, TIME, 1, b"", lambda: iter([b"x"]), capable),
+        Member(b"link", Kind.HARD_LINK, 0o755, TIME, 0, b"c" * 150, lambda: iter([]), capable),
+    ]
+    done = subprocess.run(
+        [need(command[0]), *command[1:]], input=tar_of(members), cwd=tmp_path, check=True, stderr=subprocess.PIPE
+    )
+    assert done.stderr == b""
+    for member in members:
+        facts = os.lstat(os.path.join(bytes(tmp_path), member.path))
+        assert member.privileges is not None
+        owner = (member.privileges.uid, member.privileges.gid)
+        assert (stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid) == (member.mode, *owner)
+    assert os.getxattr(tmp_path / "link", "security.capability") == CAPABILITY
+    assert (tmp_path / "link").samefile(tmp_path / ("c" * 150))
 
 
 class Sparse:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,9 @@ from installer_stub.errors import TreeReadOnly
 from tests.unit.other_user import NOBODY, nobody, open_directory
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+ANY = 2**32 - 1
+CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # cap_net_raw+ep
 
 
 @pytest.fixture
@@ -112,6 +118,119 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, staging: Path) -> Non
     assert os.listdir(staging) == []
 
 
+def attribute(path: Path, name: str, value: bytes) -> None:
+    if sys.platform != "linux":
+        pytest.skip("Python sets no extended attributes here")
+    try:
+        os.setxattr(path, name, value)
+    except OSError as error:
+        pytest.skip(f"{name} on this file system: {error.strerror}")
+
+
+def test_replace_keeps_attributes_and_acls(tmp_path: Path, staging: Path) -> None:
+    """Without its ACL the mask in the mode would become what the group may do."""
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    acl = struct.pack("<I" + "HHI" * 5, 2, 1, 6, ANY, 2, 6, 12345, 4, 4, ANY, 16, 6, ANY, 32, 4, ANY)
+    attribute(path, "user.origin", b"here")
+    attribute(path, "system.posix_acl_access", acl)
+    assert durable.replace(staged(staging), bytes(path)) == []
+    assert (path.read_bytes(), os.getxattr(path, "user.origin")) == (b"new", b"here")
+    assert os.getxattr(path, "system.posix_acl_access") == acl
+    assert path.stat().st_mode & 0o7777 == 0o664
+
+
+@needs_root
+def test_replace_by_root_keeps_privileges_with_their_owner(tmp_path: Path, staging: Path) -> None:
+    path = tmp_path / "tool"
+    path.write_bytes(b"old")
+    os.chown(path, NOBODY, 7)
+    path.chmod(0o6711)
+    attribute(path, "security.capability", CAPABILITY)
+    assert durable.replace(staged(staging), bytes(path)) == []
+    status = path.stat()
+    assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o6711, NOBODY, 7)
+    assert os.getxattr(path, "security.capability") == CAPABILITY
+
+
+@needs_root
+@pytest.mark.parametrize("owner", [(0, 23456), (NOBODY, 23456), (0, 0)], ids=["both", "its group", "its user"])
+def test_replace_makes_no_setuid_file_of_another_owner(owner: tuple[int, int]) -> None:
+    """Whoever may write the tree replaces root's file by one of their own: which gets none of root's bits."""
+    with open_directory() as room:
+        for name in ("tree", "staging"):
+            (room / name).mkdir()
+            os.chown(room / name, NOBODY, NOBODY)
+        path = room / "tree/tool"
+        path.write_bytes(b"old")
+        attribute(path, "user.origin", b"here")
+        os.chown(path, *owner)
+        path.chmod(0o6755)
+        capable = owner[0] == 0
+        if capable:
+            attribute(path, "security.capability", CAPABILITY)
+        with nobody():
+            lost = durable.replace(staged(room / "staging"), bytes(path))
+            status = path.stat()
+            assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (NOBODY, 0, 0o755)
+            assert path.read_bytes() == b"new"
+        assert set(lost) == {"setuid or setgid bit", *(["file capability"] if capable else [])}
+        assert "security.capability" not in os.listxattr(path)
+
+
+@needs_root
+def test_replace_keeps_one_s_own_setuid_file(tmp_path: Path) -> None:
+    with open_directory() as room:
+        os.chown(room, NOBODY, NOBODY)
+        with nobody():
+            (room / "tool").write_bytes(b"old")
+            (room / "tool").chmod(0o4755)
+            (room / "staging").mkdir()
+            assert durable.replace(staged(room / "staging"), bytes(room / "tool")) == []
+            assert (room / "tool").stat().st_mode & 0o7777 == 0o4755
+
+
+@needs_root
+def test_replace_keeps_the_group_where_it_cannot_keep_the_user() -> None:
+    """In a tree that a group shares, its other members must go on reading the file."""
+    with open_directory() as room:
+        room.chmod(0o777)
+        (room / "file").touch()
+        os.chown(room / "file", 12345, 23456)
+        program = (
+            "import sys; from pathlib import Path; from installer_stub import durable\n"
+            "room = Path(sys.argv[1]); (room / 'new').touch()\n"
+            "print(durable.replace(bytes(room / 'new'), bytes(room / 'file')))"
+        )
+        member = ["setpriv", "--reuid=65534", "--regid=65534", "--groups=23456"]
+        where = Path(durable.__file__).parents[1]
+        done = subprocess.run([*member, sys.executable, "-c", program, room], cwd=where, stdout=subprocess.PIPE)
+        assert done.stdout == b"[]\n"
+        status = (room / "file").stat()
+        assert (status.st_uid, status.st_gid) == (NOBODY, 23456)
+
+
+@needs_root
+def test_a_copy_in_place_of_a_link_makes_no_setuid_file_of_another_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems without hard links are rare, and one that has setuid bits is not here: os.link refuses instead."""
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EPERM, "no hard links")
+
+    with open_directory() as room:
+        os.chown(room, NOBODY, NOBODY)
+        (room / "first").write_bytes(b"data")
+        (room / "first").chmod(0o4755)
+        (room / "second").touch()
+        monkeypatch.setattr(os, "link", refuse)
+        with nobody():
+            (room / "staging").mkdir()
+            durable.link(bytes(room / "first"), bytes(room / "second"), bytes(room / "staging"))
+            status = (room / "second").stat()
+        assert (status.st_uid, status.st_mode & 0o7777) == (NOBODY, 0o755)
+        assert (room / "second").read_bytes() == b"data"
+
+
 def test_links_replace_what_was_there(tmp_path: Path, staging: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_bytes(b"data")
@@ -168,6 +287,17 @@ def test_staging_removes_what_a_killed_process_of_this_host_left(tmp_path: Path)
     with durable.staging(bytes(tmp_path), bytes(tmp_path)):
         pass
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+def test_staging_of_another_host_is_removed_when_it_is_a_week_old(tmp_path: Path) -> None:
+    """Nobody here can ask whether that process lives; containers leave one for each run that was killed."""
+    now = time.time()
+    for name, age in (("old", 8), ("new", 6)):
+        (tmp_path / f"staging-{name}-1-1" / "below").mkdir(parents=True)
+        os.utime(tmp_path / f"staging-{name}-1-1", (now - age * 86_400, now - age * 86_400))
+    with durable.staging(bytes(tmp_path), bytes(tmp_path)):
+        pass
+    assert os.listdir(tmp_path) == ["staging-new-1-1"]
 
 
 def test_litter_that_is_a_symlink_leads_nowhere(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from installer_stub.model import Kind
@@ -42,6 +42,7 @@ def test_order_is_that_of_bytes_and_a_directory_comes_before_what_is_in_it(tmp_p
     assert paths == ["B", "a", "b", "b/a", "b/a/x", "b/c", "b-x", "b-x/y", "b.txt", "empty", "é"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from(["a", "b", "-", ".", "é"]), min_size=1, max_size=3), max_size=12))
 def test_order_is_that_of_the_components(paths: list[list[str]]) -> None:
     with TemporaryDirectory() as root:
@@ -103,7 +104,8 @@ def test_what_no_archive_holds_has_no_kind(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(tmp_path / "socket"))
     found = walked(tmp_path)
-    assert [(found[name].kind, found[name].error) for name in (b"fifo", b"socket")] == [(None, ""), (None, "")]
+    facts = [(found[name].kind, found[name].error, found[name].special) for name in (b"fifo", b"socket")]
+    assert facts == [(None, "", "a FIFO"), (None, "", "a socket")]
 
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:
