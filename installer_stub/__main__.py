@@ -13,6 +13,7 @@ from typing import List, Optional
 from installer_stub import relocate, verify
 from installer_stub.errors import PackError, Stale, TreeReadOnly
 from installer_stub.relocate import Tree
+from installer_stub.target import Demand
 
 
 def main(version: str, argv: Optional[List[str]] = None) -> None:
@@ -46,8 +47,21 @@ def _parser(version: str) -> argparse.ArgumentParser:
     parser.add_argument("root", type=os.fsencode, help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     parser.add_argument("-v", "--verbose", action="store_true", help="say what was done")
-    parser.add_argument(
-        "--allow-unrelocated", action="store_true", help="permit C strings without room to keep the old path"
+    demand = parser.add_mutually_exclusive_group()
+    demand.add_argument(
+        "--allow-unrelocated",
+        action="store_const",
+        const=Demand.ALLOW_UNRELOCATED,
+        default=Demand.IN_FORCE,
+        dest="demand",
+        help="permit C strings without room to keep the old path",
+    )
+    demand.add_argument(
+        "--strict",
+        action="store_const",
+        const=Demand.STRICT,
+        dest="demand",
+        help="refuse a directory at which not every reference is written without loss",
     )
     parser.add_argument(
         "--no-rescan", action="store_true", help="do not search files added after unpacking for old paths"
@@ -88,7 +102,7 @@ def _refresh(tree: Tree) -> None:
 def unpack(options: argparse.Namespace) -> None:
     """Relocate the tree, as told."""
     tree = relocate.open_tree(options.root)
-    outcome = relocate.relocate(tree, options.allow_unrelocated, not options.no_rescan)
+    outcome = relocate.relocate(tree, options.demand, not options.no_rescan)
     if options.verbose:
         print(f"{os.fsdecode(outcome.target)}: {outcome.written} files rewritten, {outcome.right} right already")
     for what, count in verify.counts(list(outcome.findings)).items():

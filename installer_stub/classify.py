@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-HEAD = 64  # bytes that `classify` wants; fewer are right only for a file that has no more
+HEAD = 512  # bytes that `classify` wants; fewer are right only for a file that has no more
 
 
 class Format(Enum):
@@ -20,7 +20,8 @@ class Format(Enum):
     BZIP2 = "bzip2"
     XZ = "xz"
     ZSTD = "zstd"
-    SQLITE = "sqlite"
+    SQLITE = "sqlite"  # its journals, too
+    TAR = "tar"
     STATIC_ARCHIVE = "static archive"
     PICKLE = "pickle"
     UTF16LE = "utf-16-le"
@@ -41,6 +42,9 @@ _MAGIC = (
     (b"\xfd7zXZ\x00", Format.XZ),
     (b"\x28\xb5\x2f\xfd", Format.ZSTD),
     (b"SQLite format 3\x00", Format.SQLITE),
+    (b"\x37\x7f\x06\x82", Format.SQLITE),  # a write-ahead log, with checksums, in either byte order
+    (b"\x37\x7f\x06\x83", Format.SQLITE),
+    (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", Format.SQLITE),  # a rollback journal, with checksums
     (b"!<arch>\n", Format.STATIC_ARCHIVE),
     (b"!<thin>\n", Format.STATIC_ARCHIVE),
 )
@@ -74,6 +78,8 @@ def classify(head: bytes, path: bytes = b"") -> Format:
         return Format.ZSTD
     if _PICKLE.match(head):
         return Format.PICKLE
+    if head[257:262] == b"ustar":
+        return Format.TAR
     if head.startswith(b"\xff\xfe") and head[2:4] != b"\x00\x00":  # with the zeros it is UTF-32
         return Format.UTF16LE
     if head.startswith(b"\xfe\xff"):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import takewhile
+from operator import itemgetter
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from installer_stub.errors import PackError
@@ -18,8 +20,9 @@ ReadAt = Callable[[int, int], bytes]
 
 DT_NEEDED, DT_STRTAB, DT_STRSZ, DT_SONAME, DT_RPATH, DT_RUNPATH = 1, 5, 10, 14, 15, 29
 _RUN_PATHS = (DT_RPATH, DT_RUNPATH)
-SHT_NULL, SHT_NOBITS = 0, 8
-SHF_EXECINSTR = 4
+SHT_NULL, SHT_NOBITS, SHT_DYNSYM = 0, 8, 11
+SHF_ALLOC, SHF_EXECINSTR = 2, 4
+PF_X, PF_W = 1, 2
 _PT_NULL, _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 0, 1, 2, 3
 _IN_SECTION_0 = 0xFFFF  # e_phnum and e_shstrndx: the number has no room here, see the first section header
 
@@ -73,6 +76,17 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A program header. The ``size`` bytes at ``offset`` of the file are loaded at ``address``."""
+
+    type: int
+    offset: int
+    address: int
+    size: int  # in the file
+    flags: int
+
+
+@dataclass(frozen=True)
 class Elf:
     """What an ELF file says of itself. Offsets are in the file."""
 
@@ -85,6 +99,8 @@ class Elf:
     needed: Tuple[Text, ...]
     soname: Optional[Text]
     dynstr: Optional[Tuple[int, int]]  # offset and size of the dynamic segment's string table
+    dynamic: Tuple[Tuple[int, int], ...]  # tag and value of each entry of the dynamic segment
+    segments: Tuple[Segment, ...]  # those that are loaded
     sections: Tuple[Section, ...]
     end: int  # behind the last byte that headers, sections and segments cover: an appended payload follows
 
@@ -96,19 +112,11 @@ class Elf:
         return None
 
 
-@dataclass(frozen=True)
-class _Segment:
-    type: int
-    offset: int
-    address: int
-    size: int  # in the file
-
-
-class _File:
+class ElfBytes:
     """An ELF file's bytes under the byte order and word size that it declares."""
 
     def __init__(self, read_at: ReadAt, size: int, order: str, bits: int) -> None:
-        self.read_at, self.size, self.bits = read_at, size, bits
+        self.read_at, self.size, self.order, self.bits = read_at, size, order, bits
         word = "Q" if bits == 64 else "I"
         self.header = struct.Struct(f"{order}HHI3{word}I6H")
         self.segment = struct.Struct(order + ("II6Q" if bits == 64 else "8I"))
@@ -151,7 +159,7 @@ def parse(read_at: ReadAt, size: int) -> Optional[Elf]:
         return None
     if len(ident) < 16 or ident[4] not in (1, 2) or ident[5] not in (1, 2):
         raise OddElf(4, "the word size or byte order is unknown")
-    file = _File(read_at, size, "<" if ident[5] == 1 else ">", 32 * ident[4])
+    file = ElfBytes(read_at, size, "<" if ident[5] == 1 else ">", 32 * ident[4])
     header = file.header.unpack(file.read(16, file.header.size, "header"))
     kind, machine, _, _, segments_at, sections_at, _, _ = header[:8]
     segment_size, segment_count, section_size, section_count, names_index = header[8:]
@@ -168,7 +176,7 @@ def parse(read_at: ReadAt, size: int) -> Optional[Elf]:
         ends.append(sections_at + section_count * section_size)
         ends.extend(section.end for section in sections if section.end > section.offset)
 
-    segments: List[_Segment] = []
+    segments: List[Segment] = []
     if segments_at and segment_count and not _is_debug_only(sections):
         _check_entry(segment_size, file.segment.size, segments_at, "program header")
         segments = _segments(file, segments_at, segment_count)
@@ -186,6 +194,8 @@ def parse(read_at: ReadAt, size: int) -> Optional[Elf]:
         needed=tuple(text for tag, text in strings.found if tag == DT_NEEDED),
         soname=next((text for tag, text in strings.found if tag == DT_SONAME), None),
         dynstr=strings.table,
+        dynamic=strings.entries,
+        segments=tuple(segment for segment in segments if segment.type == _PT_LOAD),
         sections=sections,
         end=max(ends),
     )
@@ -201,7 +211,7 @@ def _is_debug_only(sections: Sequence[Section]) -> bool:
     return any(section.type == SHT_NOBITS and section.flags & SHF_EXECINSTR for section in sections)
 
 
-def _sections(file: _File, at: int, count: int, names_index: int) -> Tuple[Section, ...]:
+def _sections(file: ElfBytes, at: int, count: int, names_index: int) -> Tuple[Section, ...]:
     if count > _MAX_HEADERS:
         raise OddElf(at, f"there are {count} section headers")
     headers = list(file.section.iter_unpack(file.read(at, count * file.section.size, "table of section headers")))
@@ -228,31 +238,31 @@ def _sections(file: _File, at: int, count: int, names_index: int) -> Tuple[Secti
     return tuple(found)
 
 
-def _segments(file: _File, at: int, count: int) -> List[_Segment]:
+def _segments(file: ElfBytes, at: int, count: int) -> List[Segment]:
     if count > _MAX_HEADERS:
         raise OddElf(at, f"there are {count} program headers")
     segments = []
     for fields in file.segment.iter_unpack(file.read(at, count * file.segment.size, "table of program headers")):
         if file.bits == 64:
-            kind, _, offset, address, _, size, _, _ = fields
+            kind, flags, offset, address, _, size, _, _ = fields
         else:
-            kind, offset, address, _, size, _, _, _ = fields
+            kind, offset, address, _, size, _, flags, _ = fields
         if kind == _PT_NULL:  # its other fields may be anything
             continue
         if size and offset + size > file.size:
             raise OddElf(offset, "a segment ends behind the end of the file")
-        segments.append(_Segment(kind, offset, address, size))
+        segments.append(Segment(kind, offset, address, size, flags))
     return segments
 
 
-def _only(segments: Sequence[_Segment], kind: int, what: str) -> Optional[_Segment]:
+def _only(segments: Sequence[Segment], kind: int, what: str) -> Optional[Segment]:
     found = [segment for segment in segments if segment.type == kind]
     if len(found) > 1:  # the kernel and the loader disagree about which one counts
         raise OddElf(found[1].offset, f"there are {len(found)} {what} segments")
     return found[0] if found and found[0].size else None
 
 
-def _interpreter(file: _File, segments: Sequence[_Segment]) -> Optional[Text]:
+def _interpreter(file: ElfBytes, segments: Sequence[Segment]) -> Optional[Text]:
     segment = _only(segments, _PT_INTERP, "interpreter")
     if segment is None:
         return None
@@ -265,9 +275,10 @@ def _interpreter(file: _File, segments: Sequence[_Segment]) -> Optional[Text]:
 class _DynamicStrings:
     table: Optional[Tuple[int, int]]
     found: Tuple[Tuple[int, Text], ...]  # tag and string, in the order of the segment
+    entries: Tuple[Tuple[int, int], ...] = ()
 
 
-def _dynamic_strings(file: _File, segments: Sequence[_Segment]) -> _DynamicStrings:
+def _dynamic_strings(file: ElfBytes, segments: Sequence[Segment]) -> _DynamicStrings:
     segment = _only(segments, _PT_DYNAMIC, "dynamic")
     if segment is None:
         return _DynamicStrings(None, ())
@@ -275,11 +286,10 @@ def _dynamic_strings(file: _File, segments: Sequence[_Segment]) -> _DynamicStrin
         raise OddElf(segment.offset, f"the dynamic segment has {segment.size} bytes")
     # The size may end inside an entry only in damaged files; what counts ends at DT_NULL.
     data = file.read(segment.offset, segment.size - segment.size % file.dynamic.size, "dynamic segment")
+    entries = tuple(takewhile(itemgetter(0), file.dynamic.iter_unpack(data)))
     wanted: List[Tuple[int, int]] = []
     values: Dict[int, int] = {}
-    for tag, value in file.dynamic.iter_unpack(data):
-        if tag == 0:
-            break
+    for tag, value in entries:
         if tag in (DT_NEEDED, DT_SONAME, DT_RPATH, DT_RUNPATH):
             wanted.append((tag, value))
         elif tag in (DT_STRTAB, DT_STRSZ):
@@ -288,7 +298,7 @@ def _dynamic_strings(file: _File, segments: Sequence[_Segment]) -> _DynamicStrin
     if table is None:
         if wanted:
             raise OddElf(segment.offset, "the dynamic segment has strings and no table of strings")
-        return _DynamicStrings(None, ())
+        return _DynamicStrings(None, (), entries)
     found, total = [], 0
     for tag, value in wanted:
         if value >= table[1]:
@@ -298,16 +308,21 @@ def _dynamic_strings(file: _File, segments: Sequence[_Segment]) -> _DynamicStrin
         if total > _MAX_STRINGS:
             raise OddElf(text.offset, f"the dynamic segment has more than {_MAX_STRINGS} bytes of strings")
         found.append((tag, text))
-    return _DynamicStrings(table, tuple(found))
+    return _DynamicStrings(table, tuple(found), entries)
 
 
-def _string_table(file: _File, segments: Sequence[_Segment], values: Dict[int, int]) -> Tuple[int, int]:
+def _string_table(file: ElfBytes, segments: Sequence[Segment], values: Dict[int, int]) -> Tuple[int, int]:
     """Return offset and size of the string table, by the segment that is loaded at its address."""
-    address, size = values[DT_STRTAB], values[DT_STRSZ]
-    for segment in segments:
-        if segment.type == _PT_LOAD and segment.address <= address < segment.address + segment.size:
-            offset = segment.offset + address - segment.address
-            if offset + size > file.size:
-                raise OddElf(offset, "the table of strings ends behind the end of the file")
-            return offset, size
-    raise OddElf(0, f"no segment of the file is loaded at {address:#x}, where the table of strings should be")
+    loaded = [segment for segment in segments if segment.type == _PT_LOAD]
+    offset, size = offset_of(loaded, values[DT_STRTAB], "table of strings"), values[DT_STRSZ]
+    if offset + size > file.size:
+        raise OddElf(offset, "the table of strings ends behind the end of the file")
+    return offset, size
+
+
+def offset_of(loaded: Sequence[Segment], address: int, what: str) -> int:
+    """Return the offset in the file of what is loaded at `address`; an OddElf names `what` should be there."""
+    for segment in loaded:
+        if segment.address <= address < segment.address + segment.size:
+            return segment.offset + address - segment.address
+    raise OddElf(0, f"no segment of the file is loaded at {address:#x}, where the {what} should be")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Dict, List, Sequence, TypeVar
+from typing import Any, Callable, Dict, List, Sequence, Tuple, TypeVar
 
 from installer_stub.activation import STEM, STEM_BESIDE
 from installer_stub.errors import ManifestError
@@ -35,6 +35,7 @@ REFERENCES = DIRECTORY + b"/references.json"
 FILES = DIRECTORY + b"/files.json"
 
 _T = TypeVar("_T")
+_PAGE_HASHES = (Spelling.SHA1, Spelling.SHA256, Spelling.SHA384)
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -147,9 +148,14 @@ def _row(file: Relocatable, prefixes: Sequence[bytes]) -> List[Any]:
             r.fill.name,
             r.force.name,
         ]
-        if r.archived or r.of:
-            row += [encode(r.archived), encode(r.of)]
-        references.append(row)
+        more = {
+            **({"archived": encode(r.archived)} if r.archived else {}),
+            **({"of": encode(r.of)} if r.of else {}),
+            **({"keep": r.keep} if r.keep != 0 else {}),
+            **({"page": list(r.page)} if r.page != (0, 0) else {}),
+            **({"bare": True} if r.bare else {}),
+        }
+        references.append([*row, more] if more else row)
     return [encode(file.path), [encode(n) for n in file.names], file.size, file.sha256, references]
 
 
@@ -166,7 +172,7 @@ def _file(row: Sequence[Any], prefixes: Sequence[bytes]) -> Relocatable:
 
 def _reference(item: Sequence[Any], prefixes: Sequence[bytes], size: int) -> Reference:
     offset, room, index, field, spelling, fill, force = item[:7]
-    archived, of = item[7:] if len(item) > 7 else ("", "")
+    more = _more(item[7:])
     if not 0 <= count(offset) + count(room) <= size:
         raise ValueError(f"the slot at byte {offset} reaches beyond the file's {size} bytes")
     if not -1 <= _number(index) < len(prefixes):
@@ -179,23 +185,43 @@ def _reference(item: Sequence[Any], prefixes: Sequence[bytes], size: int) -> Ref
         Spelling[spelling],
         Fill[fill],
         Force[force],
-        decode(archived),
-        _path(of) if of else b"",
+        decode(more.get("archived", "")),
+        _path(more["of"]) if "of" in more else b"",
+        None if "keep" in more and more["keep"] is None else count(more.get("keep", 0)),
+        _page(more["page"], size) if "page" in more else (0, 0),
+        more.get("bare", False) is True,
     )
-    if (reference.field is Field.DIGEST) == bool(reference.prefix):
+    if reference.field is Field.PAGE_HASH and reference.spelling not in _PAGE_HASHES:
+        raise ValueError(f"the slot at byte {offset}: {spelling} is no hash of a page")
+    if (reference.field in (Field.DIGEST, Field.PAGE_HASH)) == bool(reference.prefix):
         raise ValueError(f"the slot at byte {offset}: {'a digest names a' if index >= 0 else 'there is no'} prefix")
     if not 0 < _least(reference) <= room:
         raise ValueError(f"the slot at byte {offset} has no room for its own {_least(reference)} bytes")
     return reference
 
 
+def _more(items: Sequence[Any]) -> Dict[str, Any]:
+    """Read what only a few references have: an object behind the columns of the row."""
+    more = items[0] if items else {}
+    if len(items) > 1 or set(more) - {"archived", "of", "keep", "page", "bare"}:
+        raise ValueError(f"{items!r} is not known")
+    return dict(more)
+
+
+def _page(value: Any, size: int) -> Tuple[int, int]:
+    start, end = value
+    if not count(start) < count(end) <= size:
+        raise ValueError(f"{value!r} is no page of a file of {size} bytes")
+    return start, end
+
+
 def _least(reference: Reference) -> int:
     """Count the bytes at the begin of a slot that are surely its own; another may begin behind them."""
+    if reference.fill is Fill.KEEP or reference.field in (Field.DIGEST, Field.PAGE_HASH):
+        return len(reference.archived)
     if reference.fill is not Fill.GROW:
         return len(spelled(reference.prefix, reference.spelling))
-    if reference.field in (Field.DIGEST, Field.SHEBANG):
-        return len(reference.archived)
-    return reference.room
+    return len(reference.archived) if reference.field is Field.SHEBANG else reference.room
 
 
 def _path(text: str) -> bytes:

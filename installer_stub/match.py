@@ -139,11 +139,16 @@ def needles(prefixes: Iterable[bytes], utf16: Spelling = Spelling.PLAIN) -> Dict
 
 def is_reference(hit: Hit) -> bool:
     """Whether both neighbours let the hit be the path of the prefix, or of something in it."""
-    left, right = hit.left, hit.right
+    left = hit.left
     if hit.spelling in (Spelling.UTF16LE, Spelling.UTF16BE):
         if hit.offset % 2:
             return False  # halves of two other characters
-        codec = hit.spelling.value
-        left = left[len(left) % 2 :].decode(codec, "replace").encode("utf-8", "replace")
-        right = right.decode(codec, "replace").encode("utf-8", "replace")
-    return left_boundary(left) and right_boundary(right)
+        left = left[len(left) % 2 :].decode(hit.spelling.value, "replace").encode("utf-8", "replace")
+    return left_boundary(left) and may_end(hit)
+
+
+def may_end(hit: Hit) -> bool:
+    """Whether the neighbour behind a hit lets the prefix end there."""
+    if hit.spelling in (Spelling.UTF16LE, Spelling.UTF16BE):
+        return right_boundary(hit.right.decode(hit.spelling.value, "replace").encode("utf-8", "replace"))
+    return right_boundary(hit.right)

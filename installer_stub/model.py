@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Tuple
+from typing import Optional, Tuple
 
 
 class Kind(Enum):
@@ -38,21 +38,29 @@ class Field(Enum):
     COUNTED = "counted string"
     RUN_PATH = "run path"
     INTERPRETER = "interpreter"
-    LOAD_COMMAND = "load command"
+    LOAD_COMMAND = "load command"  # a library's name, or a Mach-O run path
     DIGEST = "digest"
+    PAGE_HASH = "page hash"  # in the code signature of a Mach-O file
 
 
 class Spelling(Enum):
     """How the prefix is written at a reference; for a digest, how the digest is written."""
 
     PLAIN = "plain"
-    URL = "url"  # percent-encoded, behind file://
+    URL = "url"  # percent-encoded where RFC 3986 wants it, behind file://
+    URL_STRICT = "url, strict"  # percent-encoded, all but unreserved characters, as Python does
     JSON = "json"  # slashes written \/
+    JSON_ASCII = "json, ascii"  # other characters than ASCII written \u00e9, slashes as they are
+    JSON_ASCII_SLASHES = "json, ascii, slashes"  # both
     SHELL = "shell"  # spaces and other special characters behind a backslash
+    XML = "xml"  # & and < and quotes as entities
     UTF16LE = "utf-16-le"
     UTF16BE = "utf-16-be"
     HEX = "hex"  # a SHA-256 in hexadecimal digits
     RECORD = "record"  # "sha256=<base64>,<size>", as in a wheel's RECORD
+    SHA1 = "sha-1"  # a page hash, in bytes
+    SHA256 = "sha-256"  # a page hash, in bytes; perhaps only the first 20
+    SHA384 = "sha-384"  # a page hash, in bytes
 
 
 class Fill(Enum):
@@ -62,6 +70,7 @@ class Fill(Enum):
     NULS = "nuls"  # NULs behind the string, as conda does
     SLASHES = "slashes"  # slashes inside the prefix, so that the string keeps its length
     TERMINATE = "terminate"  # one NUL, and the old tail is left behind it
+    KEEP = "keep"  # nothing is written: packing made it relative, and ``archived`` is what stood there
 
 
 class Force(Enum):
@@ -72,9 +81,18 @@ class Force(Enum):
     NEVER = "never"
 
 
+class Fit(Enum):
+    """What becomes of a reference at a given target. The worst comes last."""
+
+    LOSSLESS = "lossless"  # whoever reads it reads the right path
+    C_READERS = "safe for C readers"  # who stops at a NUL does; who counts bytes, or shares the tail, may not
+    NO_ROOM = "no room"
+    NOT_REWRITABLE = "not rewritable"
+
+
 @dataclass(frozen=True)
 class Reference:
-    """One place in a file that names the prefix, or the digest of a file that does.
+    """One place in a file that names the prefix, or the digest of bytes that do.
 
     ``offset`` and ``room`` bound the slot: the bytes ``[offset, offset + room)`` of the archived file.
     A slot begins with ``prefix`` as written under ``spelling`` and reaches to the end of the string that
@@ -91,6 +109,9 @@ class Reference:
     force: Force
     archived: bytes = b""  # the archived bytes of a slot that cannot be derived: a shebang's line
     of: bytes = b""  # for a digest: the path of the file that it is of
+    keep: Optional[int] = 0  # bytes at the slot's end that another string shares; None: nobody can tell
+    page: Tuple[int, int] = (0, 0)  # for a page hash: begin and end of the bytes that it is of
+    bare: bool = False  # a word without quotes, in a syntax where white space ends words
 
     @property
     def end(self) -> int:

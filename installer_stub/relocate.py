@@ -18,6 +18,7 @@ from installer_stub.model import Finding, Listing, Manifest
 from installer_stub.rewrite import Form
 from installer_stub.staging import Plan
 from installer_stub.state import Stand, State
+from installer_stub.target import Demand
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,13 @@ def may_by_itself(tree: Tree) -> bool:
     return tree.state.host == state.host_name() and not any(os.path.lexists(prefix) for prefix in named)
 
 
-def relocate(tree: Tree, allow_unrelocated: bool = False, rescan: bool = True) -> Outcome:
+def relocate(tree: Tree, demand: Demand = Demand.IN_FORCE, rescan: bool = True) -> Outcome:
     """Rewrite every recorded reference of the tree for the place where it stands.
 
     With ``rescan``, files that the manifest does not know are searched for the prefixes where the tree
     stood before. Raises TargetRefused, NoRoom or TreeReadOnly before anything is written.
     """
-    target.check_room(tree.manifest, tree.root, allow_unrelocated)
+    target.check_room(tree.manifest, tree.root, demand)
     own = os.path.join(tree.root, manifest.DIRECTORY)
     with durable.lock(own):
         while True:
@@ -103,6 +104,7 @@ def relocate(tree: Tree, allow_unrelocated: bool = False, rescan: bool = True) -
                     durable.require_replaceable(fresh.root, path, directory)
                 # Where locks do not hold, another process may have begun: then what was read means another thing.
                 if state.load(fresh.root) == fresh.state:
+                    plan.findings += target.needing_quotes(fresh.manifest, fresh.root)
                     plan.findings += _carry_out(fresh, plan, directory)
                     written = len(plan.staged) + len(plan.links) + len(plan.symlinks)
                     return Outcome(fresh.root, written, plan.right, tuple(plan.findings))

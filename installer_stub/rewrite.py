@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from typing import Callable, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from installer_stub import shebang
-from installer_stub.model import Field, Fill, Force, Reference, Relocatable, Spelling
+from installer_stub.model import Field, Fill, Fit, Force, Reference, Relocatable, Spelling
 from installer_stub.spelling import Unspellable, spelled
 
 _PIECE = 1 << 20
+_HASHES = {Spelling.SHA1: hashlib.sha1, Spelling.SHA256: hashlib.sha256, Spelling.SHA384: hashlib.sha384}
+_DERIVED = (Field.DIGEST, Field.PAGE_HASH)  # what other bytes decide
 
 
 class Digest(NamedTuple):
@@ -45,6 +47,11 @@ class Region:
     start: int
     end: int
     references: Tuple[Reference, ...]
+
+    @property
+    def keep(self) -> int:
+        """Count the bytes at the end that another string is known to share."""
+        return max(reference.keep or 0 for reference in self.references)
 
 
 class Misfit(ValueError):
@@ -108,7 +115,7 @@ def write(region: Region, archived: bytes, form: Form) -> bytes:
 
 def _written(region: Region, archived: bytes, form: Form) -> bytes:
     first = region.references[0]
-    if form.prefix is None:
+    if form.prefix is None or first.fill is Fill.KEEP:
         return archived
     if first.field is Field.DIGEST:
         return _digest(first, form)
@@ -119,13 +126,35 @@ def _written(region: Region, archived: bytes, form: Form) -> bytes:
             raise Misfit(str(error)) from error
     if first.fill is Fill.GROW:
         return _spelled(form.prefix, first.spelling)
-    if first.fill is Fill.SLASHES:
-        return _join(region, archived, [_lengthened(form.prefix, r) for r in region.references])
-    names = [_spelled(form.prefix, r.spelling) for r in region.references]
+    if _by_slashes(region, form.prefix):
+        string = _join(region, archived, [_lengthened(form.prefix, r) for r in region.references])
+    else:
+        string = _terminated(region, archived, form.prefix)
+    if string[len(string) - region.keep :] != archived[len(archived) - region.keep :]:
+        name = first.prefix.rpartition(b"/")[2]
+        raise Misfit(f"another string shares its end, so the directory must be named {name!r} as the old one was")
+    return string
+
+
+def _by_slashes(region: Region, prefix: bytes) -> bool:
+    """Whether a string keeps its length; one that could end earlier does so where that spares a shared end."""
+    first = region.references[0]
+    if first.fill is not Fill.TERMINATE or not region.keep:
+        return first.fill is Fill.SLASHES
+    longer = sum(len(_spelled(prefix, r.spelling)) - len(spelled(r.prefix, r.spelling)) for r in region.references)
+    return longer + 1 + region.keep > 0
+
+
+def _terminated(region: Region, archived: bytes, prefix: bytes) -> bytes:
+    """Write a string that may end before its slot does."""
+    first = region.references[0]
+    names = [_spelled(prefix, r.spelling) for r in region.references]
     string = _join(region, archived, names)
-    if len(string) > len(archived):
-        old = spelled(first.prefix, first.spelling)
-        raise Misfit("too long", need=len(names[0]), room=len(old))
+    if first.fill is Fill.NULS:
+        string = string.rstrip(b"\0")  # a load command is padded with them
+    excess = len(string) - len(archived)
+    if excess > 0:
+        raise Misfit("too long", need=len(names[0]), room=len(names[0]) + -excess // len(names))
     if first.fill is Fill.NULS:
         return string.ljust(len(archived), b"\0")
     if len(string) == len(archived):
@@ -139,8 +168,10 @@ def undo(region: Region, current: bytes, form: Form) -> bytes:
     Raises Unlike where the bytes cannot be those of that form. The file's hash has the last word.
     """
     first = region.references[0]
-    if form.prefix is None:
+    if form.prefix is None or first.fill is Fill.KEEP:
         return current
+    if first.field is Field.PAGE_HASH:
+        return first.archived
     if first.field is Field.DIGEST or (first.field is Field.SHEBANG and first.fill is Fill.GROW):
         archived = first.archived
     elif first.fill is Fill.GROW:
@@ -162,10 +193,11 @@ def _undo_string(region: Region, current: bytes, prefix: bytes) -> bytes:
     """Put the archived prefixes back: the literal text between them has the same length in every form."""
     out: List[bytes] = []
     at = 0
+    by_slashes = _by_slashes(region, prefix)
     ends = [r.offset for r in region.references[1:]] + [region.end]
     for reference, end in zip(region.references, ends):
         old = spelled(reference.prefix, reference.spelling)
-        if reference.fill is Fill.SLASHES:
+        if by_slashes:
             at += len(old)
         else:
             at += len(_spelled(prefix, reference.spelling))
@@ -173,6 +205,8 @@ def _undo_string(region: Region, current: bytes, prefix: bytes) -> bytes:
         out += [old, current[at : at + literal]]
         at += literal
     archived = b"".join(out)
+    if region.references[0].fill is Fill.NULS:
+        archived = archived.ljust(region.end - region.start, b"\0")
     if len(archived) != region.end - region.start:
         raise Unlike("the string is cut short")
     return archived
@@ -181,7 +215,7 @@ def _undo_string(region: Region, current: bytes, prefix: bytes) -> bytes:
 def length(region: Region, form: Form) -> int:
     """Count the bytes of a region in ``form`` without its content. Raises Misfit as ``write`` does."""
     first = region.references[0]
-    if form.prefix is None or first.fill is not Fill.GROW:
+    if form.prefix is None or first.fill is not Fill.GROW or first.field is Field.PAGE_HASH:
         return region.end - region.start
     return len(write(region, first.archived, form))
 
@@ -201,15 +235,19 @@ def transform(
     hasher = hashlib.sha256()
     size = 0
     at = 0  # in the archived file
+    before, after = _Pages(parts), _Pages(parts)
 
     def plain(count: int) -> None:
-        while count:
-            piece = read(min(count, _PIECE))
+        done = 0
+        while done < count:
+            piece = read(min(count - done, _PIECE))
             if not piece:
                 raise Unlike("the file is too short")
             hasher.update(piece)
+            before.update(at + done, piece)
+            after.update(at + done, piece)
             emit(piece)
-            count -= len(piece)
+            done += len(piece)
 
     for part in parts:
         plain(part.start - at)
@@ -220,7 +258,15 @@ def transform(
         current = read(wanted)
         archived = undo(part, current, old)
         hasher.update(archived)
-        emit(write(part, archived, new))
+        if part.references[0].field is Field.PAGE_HASH:
+            if current != before.digest(part.references[0]):
+                raise Unlike("a page hash is not that of its page")
+            written = after.digest(part.references[0])
+        else:
+            written = write(part, archived, new)
+        before.update(part.start, current)
+        after.update(part.start, written)
+        emit(written)
         size += part.end - at
         at = part.end
     while True:
@@ -233,11 +279,34 @@ def transform(
     return Digest(hasher.hexdigest(), size)
 
 
+class _Pages:
+    """The pages that a code signature holds the hashes of, hashed as they pass: they stand before it."""
+
+    def __init__(self, parts: Sequence[Region]) -> None:
+        self._pages = [
+            (*r.page, _HASHES[r.spelling](), r.offset)
+            for part in parts
+            for r in part.references
+            if r.field is Field.PAGE_HASH
+        ]
+
+    def update(self, at: int, piece: bytes) -> None:
+        """Take the bytes at ``at``: a file with a code signature has one length in every form."""
+        for start, end, hasher, _ in self._pages:
+            if start < at + len(piece) and at < end:
+                hasher.update(piece[max(start - at, 0) : end - at])
+
+    def digest(self, reference: Reference) -> bytes:
+        """Return the hash that belongs into a slot."""
+        hasher = next(hasher for _, _, hasher, offset in self._pages if offset == reference.offset)
+        return hasher.digest()[: reference.room]
+
+
 def misfits(file: Relocatable, form: Form) -> Iterator[Tuple[Reference, Misfit]]:
     """Yield every reference of a file that has no room in ``form``, without reading the file."""
     for part in regions(file.references):
         first = part.references[0]
-        if first.field is Field.DIGEST or form.prefix is None:
+        if first.field in _DERIVED or form.prefix is None:
             continue
         error = _misfit(part, form)
         if error is not None:
@@ -246,8 +315,7 @@ def misfits(file: Relocatable, form: Form) -> Iterator[Tuple[Reference, Misfit]]
 
 def _misfit(region: Region, form: Form) -> Optional[Misfit]:
     """Say why a region cannot be written for a form, if so, without its content."""
-    # The literal text between prefixes has the same length in every form: any will do.
-    archived = region.references[0].archived or b"\1" * (region.end - region.start)
+    archived = region.references[0].archived or _template(region)
     try:
         _written(region, archived, form)
     except Misfit as error:
@@ -255,13 +323,45 @@ def _misfit(region: Region, form: Form) -> Optional[Misfit]:
     return None
 
 
+def _template(region: Region) -> bytes:
+    """Make up a region's bytes: the literal text around prefixes has the same length in every form, so any will do."""
+    out = bytearray(b"\1" * (region.end - region.start))
+    for reference in region.references:
+        at = reference.offset - region.start
+        old = spelled(reference.prefix, reference.spelling)
+        out[at : at + len(old)] = old
+    return bytes(out)
+
+
+def fit(region: Region, form: Form) -> Fit:
+    """Tell what becomes of a region that names the prefix in ``form``, without its content."""
+    first = region.references[0]
+    error = _misfit(region, form)
+    if error is not None:
+        return Fit.NO_ROOM if error.room else Fit.NOT_REWRITABLE
+    if form.prefix is None or first.fill in (Fill.GROW, Fill.KEEP, Fill.TERMINATE):
+        return Fit.LOSSLESS
+    if first.fill is Fill.NULS:
+        same = all(len(form.prefix) == len(r.prefix) for r in region.references)
+        return Fit.LOSSLESS if same or first.field is Field.LOAD_COMMAND else Fit.C_READERS
+    # Another string may begin inside the prefix only if it is its end: "env" or "/env" of "/opt/env".
+    kept = all(r.keep is not None or _name(form.prefix) == _name(r.prefix) for r in region.references)
+    return Fit.LOSSLESS if kept else Fit.C_READERS
+
+
+def _name(prefix: bytes) -> bytes:
+    return prefix.rpartition(b"/")[2]
+
+
 def longest_target(references: Iterable[Reference], forces: Sequence[Force]) -> Optional[int]:
     """Return the longest target in bytes for which every slot of those forces has room; None: no limit."""
     limits: List[int] = []
     for r in references:
-        if r.force not in forces:
+        if r.force not in forces or r.fill is Fill.KEEP:
             continue
-        if r.fill is not Fill.GROW:
+        if r.field is Field.LOAD_COMMAND and r.fill is Fill.NULS:
+            limits.append(len(r.prefix) + r.room - len(r.archived.rstrip(b"\0")))
+        elif r.fill is not Fill.GROW:
             wide = r.spelling in (Spelling.UTF16LE, Spelling.UTF16BE)
             limits.append(len(spelled(r.prefix, r.spelling)) // (2 if wide else 1))
         elif r.field is Field.SHEBANG:

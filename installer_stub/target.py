@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import Iterable, List, Set
+from dataclasses import dataclass
+from enum import Enum
+from typing import Iterable, Iterator, List, Set
 
-from installer_stub import rewrite
+from installer_stub import quoting, rewrite
 from installer_stub.errors import NoRoom, TargetRefused
-from installer_stub.model import Field, Force, Manifest, Reference
+from installer_stub.model import Field, Finding, Fit, Force, Manifest, Reference
 from installer_stub.rewrite import Form, Misfit
 
 # Characters that mean something inside quotes, in one shell or another: "$(cmd)" in a script runs.
 _QUOTING = b"\"'$\\`"
+
+QUOTING = "needs quotes"
+
+_PATH_MAX = 4095  # Linux's, without the NUL at the end
 
 
 def check(prefix: bytes, has_text: bool) -> None:
@@ -42,15 +48,36 @@ def check(prefix: bytes, has_text: bool) -> None:
         )
 
 
-def check_room(manifest: Manifest, prefix: bytes, allow_unrelocated: bool = False) -> None:
+def _check_lengths(manifest: Manifest, prefix: bytes) -> None:
+    """Raise TargetRefused where a file to rewrite could not be opened: tar, which names no whole paths, made it."""
+    longest = max((name for file in manifest.files for name in (file.path, *file.names)), key=len, default=b"")
+    if len(prefix) + 1 + len(longest) > _PATH_MAX:
+        raise TargetRefused(
+            f"{os.fsdecode(prefix)!r} cannot be the prefix of this environment: with its {len(prefix)} bytes the path "
+            f"of a file has more than the system's {_PATH_MAX}: {longest.decode('utf-8', 'backslashreplace')}",
+            f"Choose a directory of at most {_PATH_MAX - 1 - len(longest)} bytes. Nothing was changed.",
+        )
+
+
+class Demand(Enum):
+    """What relocation insists on."""
+
+    ALLOW_UNRELOCATED = "other C strings may keep the old path"
+    IN_FORCE = "every reference in force is written"
+    STRICT = "every reference is written without loss"
+
+
+def check_room(manifest: Manifest, prefix: bytes, demand: Demand = Demand.IN_FORCE) -> None:
     """Raise TargetRefused or NoRoom unless every reference in force can be written for ``prefix``.
 
     In force are shebangs, run paths, interpreters, text, and C strings in files whose package recorded a
-    placeholder; other C strings, too, unless ``allow_unrelocated``. All refusals are listed at once.
+    placeholder; other C strings, too, unless the demand allows for them. A strict demand also refuses what
+    only C readers can read. All refusals are listed at once.
     """
     check(prefix, any(r.field is Field.TEXT for file in manifest.files for r in file.references))
+    _check_lengths(manifest, prefix)
     forces: Set[Force] = {Force.ALWAYS}
-    if not allow_unrelocated:
+    if demand is not Demand.ALLOW_UNRELOCATED:
         forces.add(Force.UNLESS_ALLOWED)
     lines: List[str] = []
     rooms: List[int] = []
@@ -62,22 +89,75 @@ def check_room(manifest: Manifest, prefix: bytes, allow_unrelocated: bool = Fals
             optional = optional or reference.force is Force.UNLESS_ALLOWED
             lines.append(refusal(file.path, reference, misfit, prefix))
             rooms += [misfit.room] if misfit.room else []
+    if demand is Demand.STRICT:
+        lossy = [each for each in fits(manifest, prefix) if each.fit is Fit.C_READERS]
+        lines += [_loss(each) for each in lossy if each.reference.force in forces]
     if not lines:
         return
     tips = [f"Choose a directory of at most {min(rooms)} bytes" if rooms else "Choose another directory"]
     if optional:
         tips.append("or permit C strings that keep the old path with --allow-unrelocated")
-    count = "1 reference has" if len(lines) == 1 else f"{len(lines)} references have"
+    if demand is Demand.STRICT:
+        tips.append("or do without --strict")
+    count = "1 reference does not fit" if len(lines) == 1 else f"{len(lines)} references do not fit"
     raise NoRoom(
-        f"{os.fsdecode(prefix)} cannot be the prefix of this environment: {count} no room for it.",
+        f"{os.fsdecode(prefix)} cannot be the prefix of this environment: {count} there.",
         lines,
         ", ".join(tips) + ". Nothing was changed.",
     )
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What becomes of one string at a target; ``reference`` is its first. ``need`` and ``room`` are bytes, or 0."""
+
+    path: bytes
+    reference: Reference
+    fit: Fit
+    reason: str
+    need: int = 0
+    room: int = 0
+
+
+def fits(manifest: Manifest, prefix: bytes) -> Iterator[Fitted]:
+    """Tell for every reference to a prefix what becomes of it at the target ``prefix``."""
+    form = Form(prefix)
+    for file in manifest.files:
+        misfits = {reference: misfit for reference, misfit in rewrite.misfits(file, form)}
+        for region in rewrite.regions(file.references):
+            first = region.references[0]
+            if not first.prefix:
+                continue
+            misfit = misfits.get(first)
+            if misfit is None:
+                yield Fitted(file.path, first, rewrite.fit(region, form), "")
+            else:
+                yield Fitted(file.path, first, rewrite.fit(region, form), str(misfit), misfit.need, misfit.room)
+
+
+def needing_quotes(manifest: Manifest, prefix: bytes) -> List[Finding]:
+    """Find the words without quotes that a target with such characters as a space would split, for each file."""
+    found: List[Finding] = []
+    for file in manifest.files if quoting.is_special(prefix) else ():
+        bare = [reference for reference in file.references if reference.bare]
+        if bare:
+            words = "1 word" if len(bare) == 1 else f"{len(bare)} words, this one first,"
+            found.append(Finding(file.path, bare[0].offset, QUOTING, f"{words} without quotes"))
+    return found
+
+
+def _loss(fitted: Fitted) -> str:
+    where = f"{_shown(fitted.path)}: the {fitted.reference.field.value} at byte {fitted.reference.offset}"
+    return f"{where} would be right only for readers that stop at its first NUL."
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace")
+
+
 def refusal(path: bytes, reference: Reference, misfit: Misfit, prefix: bytes) -> str:
     """Say in one line why a reference refuses a prefix."""
-    where = f"{path.decode('utf-8', 'backslashreplace')}: the {reference.field.value} at byte {reference.offset}"
+    where = f"{_shown(path)}: the {reference.field.value} at byte {reference.offset}"
     if misfit.room:
         return f"{where} has room for {misfit.room} bytes, {os.fsdecode(prefix)!r} needs {misfit.need}."
     return f"{where} cannot be written: {misfit}."

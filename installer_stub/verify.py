@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from installer_stub import manifest, match, references, staging, walk
 from installer_stub.model import Entry, Fill, Finding, Kind, Relocatable
 from installer_stub.relocate import Tree, listing_of
-from installer_stub.rewrite import Form, misfits
+from installer_stub.rewrite import Form, Misfit, misfits, slashes
+from installer_stub.slots import HARMLESS, NOT_REWRITABLE
 
 CHANGED = "changed"
 MISSING = "missing"
 ADDED = "added"
 LEFT_OVER = "left-over reference"
+UNREADABLE = "unreadable"
 
 _RECORD = re.compile(rb"conda-meta/[^/]+\.json\Z")
 
 # Somebody's own files, and files that somebody changed, are no damage.
-HARMLESS = (ADDED, references.HARMLESS, staging.NO_ROOM)
+NO_DAMAGE = (ADDED, HARMLESS, staging.NO_ROOM)
 
 
 def verify(tree: Tree) -> List[Finding]:
     """Compare every file with the manifest and look for left-over references.
 
     A left-over reference names a placeholder, or a prefix where the tree stood before. Returns findings
-    by path; those whose ``what`` is in HARMLESS are not damage.
+    by path; those whose ``what`` is in NO_DAMAGE are not damage.
     """
     listing = listing_of(tree)
     files = {file.path: file for file in tree.manifest.files}
@@ -65,6 +68,9 @@ def _compare(
     tree: Tree, entry: Entry, first: Entry, found: walk.Found, files: Dict[bytes, Relocatable]
 ) -> Iterator[Finding]:
     """Compare a path with its entry; ``first`` is the entry of its inode's first name."""
+    if found.error:
+        yield Finding(entry.path, -1, UNREADABLE, found.error)
+        return
     full = os.path.join(tree.root, entry.path)
     kinds = (Kind.FILE, Kind.HARD_LINK)
     if found.kind is not entry.kind and not (found.kind in kinds and entry.kind in kinds):
@@ -77,7 +83,9 @@ def _compare(
         forms = [stand.form for stand in tree.state.stands] if file.references else [Form(None)]
         if not any(staging.is_in_form(full, file, form) for form in forms):
             yield Finding(entry.path, -1, CHANGED, "its bytes are not those of the manifest")
-    lost, gained = entry.mode & ~found.mode, found.mode & ~entry.mode
+    # A directory that is made in one with the setgid bit has it, too.
+    inherited = stat.S_ISGID if entry.kind is Kind.DIRECTORY else 0
+    lost, gained = entry.mode & ~found.mode, found.mode & ~entry.mode & ~inherited
     # What the umask of whoever unpacked it took from group and others is no damage.
     if entry.kind is not Kind.SYMLINK and (gained or lost & 0o700):
         yield Finding(entry.path, -1, "mode", f"{found.mode:o}, and it was {entry.mode:o}")
@@ -111,24 +119,40 @@ def _left_over(
     # The old tail behind a terminated string may name the prefix once more; no loader reads that far.
     slots = file.references if file is not None else ()
     tails = [(slot.offset, slot.end) for slot in slots if slot.fill is Fill.TERMINATE]
+    tails += [(slot.offset - 1, slot.end) for slot in slots if slot.fill is Fill.KEEP]
     current = tree.state.prefix or b""
     full = os.path.join(tree.root, found.path)
     try:
         with references.opened(full) as read_at:
             reading = references.read(read_at, found.size, found.path, (current, *stale), root=tree.root)
+            # /a/env/env may be written /a/env////env, and is not /a/env then.
+            right = {
+                slot.offset
+                for slot in slots
+                if slot.fill is Fill.SLASHES and _is_lengthened(current, read_at(slot.offset, len(slot.prefix)))
+            }
     except OSError as error:
-        yield Finding(found.path, -1, "unreadable", error.strerror or "")
+        yield Finding(found.path, -1, UNREADABLE, error.strerror or "")
         return
     for reference in reading.references:
         # The search takes the longest at each place, so a stale prefix inside the current one is no hit.
-        if reference.prefix != current and not any(start < reference.offset < end for start, end in tails):
+        if reference.prefix == current or reference.offset in right:
+            continue
+        if not any(start < reference.offset < end for start, end in tails):
             yield Finding(found.path, reference.offset, LEFT_OVER, os.fsdecode(reference.prefix))
     for finding in reading.findings:
-        if finding.what == references.NOT_REWRITABLE and finding.offset >= 0:
+        if finding.what == NOT_REWRITABLE and finding.offset >= 0:
             with references.opened(full) as read_at:
                 window = read_at(finding.offset, len(current))
             if window != current:
                 yield Finding(found.path, finding.offset, LEFT_OVER, finding.detail)
+
+
+def _is_lengthened(prefix: bytes, written: bytes) -> bool:
+    try:
+        return written == slashes(prefix, len(written))
+    except Misfit:
+        return False
 
 
 def counts(findings: List[Finding]) -> Dict[str, int]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 
-from installer_stub import bytecode, references
+from installer_stub import bytecode
 from installer_stub.model import Kind, Standing
+from installer_stub.slots import NOT_REWRITABLE
 from installer_stub.walk import Found
 from pack.examine import Examined
 
@@ -40,7 +41,7 @@ def _reason(pyc: Examined, source: Examined | None, pip_owned: Collection[bytes]
         return ""
     if source.references or source.layers:
         return "byte code of a source that names the prefix"
-    if any(finding.what == references.NOT_REWRITABLE for finding in pyc.findings):
+    if any(finding.what == NOT_REWRITABLE for finding in pyc.findings):
         return "byte code that names the prefix; its source does not"
     known = owned is not None or pyc.job.known is not None or pyc.job.path in pip_owned
     parent = source.standing is not Standing.ADDED or source.job.known or source.job.path in pip_owned

@@ -55,6 +55,12 @@ _jobs_option = click.option(
 _unreadable_option = click.option(
     "--ignore-unreadable", is_flag=True, help="Leave out files that cannot be read instead of stopping."
 )
+_grow_option = click.option(
+    "--grow-run-paths",
+    "grow",
+    is_flag=True,
+    help="Rebuild programs and libraries whose run paths have no room to be made relative; see docs/run-paths.md.",
+)
 
 
 @click.group(cls=_Group, invoke_without_command=True, context_settings=_CONTEXT)
@@ -72,6 +78,12 @@ _unreadable_option = click.option(
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output; make its directory.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @_unreadable_option
+@click.option(
+    "--keep-setuid",
+    is_flag=True,
+    help="Keep setuid and setgid bits and file capabilities, and their owners; see docs/entries.md.",
+)
+@_grow_option
 @click.version_option(package_name="relopack", prog_name="pack")
 @click.pass_context
 def pack(
@@ -85,6 +97,8 @@ def pack(
     force: bool,
     quiet: bool,
     ignore_unreadable: bool,
+    keep_setuid: bool,
+    grow: bool,
 ) -> None:
     """Make an installed environment relocatable and write it into one file.
 
@@ -101,6 +115,7 @@ def pack(
                 f"Put them behind it: pack {context.invoked_subcommand} -p PREFIX",
             )
         return
+    from pack import report
     from pack.compress import library
     from pack.write import Options, write
 
@@ -110,7 +125,7 @@ def pack(
         path = None
     else:
         path = Path(output.rstrip("/") or "/") if output else Path(f"{environment.name}.{format.value}")
-    options = Options(path, format, force, level, _threads(threads), ignore_unreadable)
+    options = Options(path, format, force, level, _threads(threads), ignore_unreadable, keep_setuid, grow)
     with _Bar(quiet) as bar:
         found = write(environment, options, _version(), bar)
     if quiet or path is None:
@@ -123,33 +138,48 @@ def pack(
         f"{path}: {len(found.items):,} entries{size}; {slots:,} references in "
         f"{len(found.manifest.files):,} files are rewritten where it goes"
     )
-    if found.notes:
-        click.echo(f"{len(found.notes):,} paths are not archived; pack scan lists them", err=True)
+    for line in report.warnings(found):
+        click.echo(line, err=True)
 
 
 @pack.command("scan")
 @_environment_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--limits", "only_limits", is_flag=True, help="Print only how long a target may be, and why.")
+@click.option("--target", "at", metavar="DIR", help="Print what would become of every reference at DIR.")
+@click.option("--strict", is_flag=True, help="With --target: fail unless all is rewritten there without loss.")
 @_jobs_option
 @_unreadable_option
+@_grow_option
 def _scan(
     name: str | None,
     prefix: str | None,
     as_json: bool,
     only_limits: bool,
+    at: str | None,
+    strict: bool,
     threads: int | None,
     ignore_unreadable: bool,
+    grow: bool,
 ) -> None:
     """Report every reference to the prefix, and what cannot be rewritten."""
-    from pack import report
+    from pack import fitting, report
     from pack.scan import scan
 
+    if strict and at is None:
+        raise UsageError("--strict says nothing without a target", "Name one with --target DIR.")
+    if only_limits and at is not None:
+        raise UsageError("--limits and --target are two different reports", "Ask for one of them.")
     environment = _environment(name, prefix)
     with _Bar(quiet=as_json) as bar:
         bar.start("scanning", None)
-        found = scan(environment, _threads(threads), ignore_unreadable, progress=bar.advance)
-    if only_limits:
+        found = scan(environment, _threads(threads), ignore_unreadable, progress=bar.advance, grow_run_paths=grow)
+    if at is not None:
+        fitted = fitting.at(found, os.fsencode(os.path.abspath(at)))
+        _print(fitting.as_json(fitted) if as_json else fitting.as_text(fitted))
+        if strict:
+            fitting.require_lossless(fitted)
+    elif only_limits:
         _print(report.limits(found) if as_json else "\n".join(report.limits_text(found)))
     else:
         _print(report.as_json(found) if as_json else report.as_text(found))
@@ -158,13 +188,18 @@ def _scan(
 @pack.command("relocate")
 @click.argument("tree", metavar="PREFIX")
 @click.option("--allow-unrelocated", is_flag=True, help="Permit C strings without room to keep the old path.")
+@click.option("--strict", is_flag=True, help="Refuse a directory where not every reference is written without loss.")
 @click.option("--no-rescan", is_flag=True, help="Do not search files added after unpacking for old paths.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def _relocate(tree: str, allow_unrelocated: bool, no_rescan: bool, as_json: bool) -> None:
+def _relocate(tree: str, allow_unrelocated: bool, strict: bool, no_rescan: bool, as_json: bool) -> None:
     """Rewrite an unpacked environment for the place where it stands."""
     from installer_stub import relocate
+    from installer_stub.target import Demand
 
-    outcome = relocate.relocate(relocate.open_tree(os.fsencode(tree)), allow_unrelocated, rescan=not no_rescan)
+    if allow_unrelocated and strict:
+        raise UsageError("--allow-unrelocated and --strict contradict each other", "Give one of them.")
+    demand = Demand.STRICT if strict else Demand.ALLOW_UNRELOCATED if allow_unrelocated else Demand.IN_FORCE
+    outcome = relocate.relocate(relocate.open_tree(os.fsencode(tree)), demand, rescan=not no_rescan)
     if as_json:
         facts = {"prefix": _shown(outcome.target), "written": outcome.written, "right": outcome.right}
         _print({**facts, "findings": _findings(outcome.findings)})
@@ -207,7 +242,7 @@ def _verify(tree: str, as_json: bool) -> None:
 
     opened = relocate.open_tree(os.fsencode(tree))
     findings = verify.verify(opened)
-    damage = [finding for finding in findings if finding.what not in verify.HARMLESS]
+    damage = [finding for finding in findings if finding.what not in verify.NO_DAMAGE]
     if as_json:
         _print({"root": _shown(opened.root), "damaged": bool(damage), "findings": _findings(findings)})
     else:
@@ -260,7 +295,9 @@ def _shown(path: bytes) -> str:
 
 
 def _findings(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    return [{"path": _shown(f.path), "offset": f.offset, "what": f.what, "detail": f.detail} for f in findings]
+    from pack.report import finding
+
+    return [finding(each) for each in findings]
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

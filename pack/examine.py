@@ -16,9 +16,11 @@ from itertools import pairwise
 from installer_stub import bytecode, match, references, rewrite, shebang
 from installer_stub.classify import Format
 from installer_stub.model import Entry, Field, Finding, Reference, Relocatable, Spelling, Standing
-from installer_stub.references import Mode, ReadAt, Reading
+from installer_stub.references import Mode, Reading
 from installer_stub.rewrite import Digest, Form, Unlike
 from installer_stub.shebang import Unwritable
+from installer_stub.slots import ReadAt
+from pack import binaries, containers, deep, run_paths
 from pack.layouts import conda
 from pack.layouts.conda import Owned
 from pack.splice import Splice, Spliced, pieces, stacked
@@ -41,11 +43,15 @@ class Context:
     prefix: bytes
     names: tuple[bytes, ...]  # longest first
     forms: tuple[Form, ...] = ()
+    grow: bool = False  # whether a file is rebuilt where its run path has no room to be made relative
 
 
 @dataclass(frozen=True)
 class Job:
-    """A file to examine. ``known``, ``relocatable`` and ``findings`` are what an earlier packing says of it."""
+    """A file to examine. ``known``, ``relocatable`` and ``findings`` are what an earlier packing says of it.
+
+    ``elsewhere`` are the other directories from which it can be opened; a ``privileged`` one is setuid or setgid.
+    """
 
     path: bytes
     size: int
@@ -54,6 +60,8 @@ class Job:
     known: Entry | None = None
     relocatable: Relocatable | None = None
     findings: tuple[Finding, ...] = ()
+    elsewhere: tuple[bytes, ...] = ()
+    privileged: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,7 +242,9 @@ class _File:
         return _Archived(layers, references.read(read_at, size, self.job.path, prefixes, mode, self.context.prefix))
 
     def _finished(self, archived: _Archived, disk: Digest, standing: Standing) -> Examined:
-        archived = self._beside(archived)
+        archived = self._with_run_paths(self._refined(self._beside(archived)))
+        if standing is not Standing.INTACT:  # what is as shipped names at most the placeholder
+            archived = self._looked_inside(archived)
         reading = archived.reading
         return Examined(
             self.job,
@@ -274,6 +284,58 @@ class _File:
             mode = Mode.PLACEHOLDER_TEXT if owned.text else Mode.PLACEHOLDER_BINARY
             return self._reread(layers, mode, (owned.placeholder,))
         return self._reread(layers, Mode.SEARCH, self.names)
+
+    def _refined(self, archived: _Archived) -> _Archived:
+        """Decide how the strings of a binary are rewritten."""
+        if archived.reading.format is not Format.ELF or not archived.reading.references:
+            return archived
+        read_at, _ = stacked(self.read_at, self.job.size, archived.layers)
+        return replace(archived, reading=binaries.refined(read_at, archived.reading))
+
+    def _with_run_paths(self, archived: _Archived) -> _Archived:
+        """Make run paths relative where that fits: no rewriting then."""
+        reading = archived.reading
+        if self.job.privileged or all(each.field is not Field.RUN_PATH for each in reading.references):
+            return archived  # the loader takes no $ORIGIN for a program that gives its user another's rights
+        read_at, size = stacked(self.read_at, self.job.size, archived.layers)
+        made = run_paths.made_relative(read_at, self.job.path, self.job.elsewhere, reading.references)
+        if made is not None:
+            digest = references.read(Spliced(read_at, size, made.splices).read_at, size, self.job.path, ())
+            reading = replace(reading, sha256=digest.sha256, references=made.references)
+            archived = _Archived((*archived.layers, made.splices), reading)
+        return self._grown(archived) if self.context.grow else archived
+
+    def _grown(self, archived: _Archived) -> _Archived:
+        """Rebuild a file whose run paths have no room; where that cannot be, they stay slots, and a finding says so."""
+        reading = archived.reading
+        read_at, size = stacked(self.read_at, self.job.size, archived.layers)
+        try:
+            made = deep.grown(read_at, size, self.job.path, self.job.elsewhere, reading.references)
+        except deep.NotGrown as error:
+            note = Finding(self.job.path, -1, deep.NOT_GROWN, str(error))
+            return replace(archived, reading=replace(reading, findings=(*reading.findings, note)))
+        if made is None:
+            return archived
+        view = Spliced(read_at, size, made.splices)
+        digest = references.read(view.read_at, view.size, self.job.path, ())
+        notes = [Finding(self.job.path, -1, deep.GROWN, deep.described(old, new)) for old, new in made.changed]
+        reading = replace(reading, sha256=digest.sha256, size=digest.size, references=made.references)
+        reading = replace(reading, findings=(*reading.findings, *notes))
+        return _Archived((*archived.layers, made.splices), reading)
+
+    def _looked_inside(self, archived: _Archived) -> _Archived:
+        """Search what a container holds, compressed or not, and tell it by member; nothing there is rewritten."""
+        reading = archived.reading
+        read_at, size = stacked(self.read_at, self.job.size, archived.layers)
+        format, start = reading.format, 0
+        if format is Format.OTHER and not reading.text and containers.is_zip_behind(read_at, size):
+            format, start = Format.ZIP, containers.zip_start(read_at, size)
+        if format not in containers.FORMATS:
+            return archived
+        before = tuple(each for each in reading.findings if each.offset < start)
+        inside = containers.search(read_at, size, self.job.path, format, self.names)
+        kept = tuple(each for each in reading.references if each.end <= start)
+        return replace(archived, reading=replace(reading, references=kept, findings=(*before, *inside)))
 
     def _compiled(self, reading: Reading) -> bytecode.Header | None:
         if reading.format is not Format.BYTECODE:

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from installer_stub import references, target
+from installer_stub import target
 from installer_stub.manifest import encode
-from installer_stub.model import Finding, Force, Standing
-from pack.scan import Scan
+from installer_stub.model import Fill, Finding, Force, Standing
+from installer_stub.slots import HARMLESS
+from pack import deep, entries
+from pack.scan import ABSENT, Scan
 
 _SHOWN = 20  # lines of one kind in the text; JSON has all
 
@@ -35,7 +37,8 @@ def _limit(scan: Scan, forces: Sequence[Force]) -> dict[str, Any] | None:
 
 def as_json(scan: Scan) -> dict[str, Any]:
     """Describe a scan in plain JSON types. Paths are UTF-8 with ``%`` and other bytes percent-encoded."""
-    slots = [reference for file in scan.manifest.files for reference in file.references]
+    every = [reference for file in scan.manifest.files for reference in file.references]
+    slots = [reference for reference in every if reference.fill is not Fill.KEEP]
     return {
         "prefix": encode(os.fsencode(scan.environment.prefix)),
         "layout": scan.environment.layout.value,
@@ -44,11 +47,13 @@ def as_json(scan: Scan) -> dict[str, Any]:
         "standing": _counted(item.entry.standing.value for item in scan.items if item.entry.sha256),
         "modified": [encode(item.entry.path) for item in scan.items if item.entry.standing is Standing.MODIFIED],
         "references": _counted(slot.field.value for slot in slots),
+        "made_relative": len(every) - len(slots),
+        "harmless": sum(slot.force is Force.NEVER and slot.prefix != b"" for slot in slots),
         "files_with_references": len(scan.manifest.files),
         "prefixes": [encode(prefix) for prefix in scan.manifest.prefixes],
         "limits": limits(scan),
-        "findings": [_finding(finding) for finding in scan.listing.findings],
-        "notes": [_finding(note) for note in scan.notes],
+        "findings": [finding(each) for each in scan.listing.findings],
+        "notes": [finding(note) for note in scan.notes],
     }
 
 
@@ -62,21 +67,39 @@ def as_text(scan: Scan) -> str:
         f"files       {_joined(facts['standing'])}",
         f"references  {sum(facts['references'].values()):,} in {facts['files_with_references']:,} files: "
         f"{_joined(facts['references'])}",
-        *limits_text(scan),
     ]
+    if facts["made_relative"]:
+        lines.append(f"relative    {facts['made_relative']:,} run paths: made relative to their files, never rewritten")
+    if facts["harmless"]:
+        lines.append(f"harmless    {facts['harmless']:,} of them: debug information, static archives, names of sources")
+    lines += limits_text(scan)
+    name = encode(os.path.basename(os.fsencode(scan.environment.prefix)))
+    lines.append(
+        f"target      any directory named {name!r} is best: strings that keep their length keep their ends, too"
+    )
     modified = [
         Finding(item.entry.path, -1, "modified since it was installed", item.entry.package)
         for item in scan.items
         if item.entry.standing is Standing.MODIFIED
     ]
-    lines += _listed("as it stands", modified)
-    certain = [f for f in scan.listing.findings if f.what != references.HARMLESS]
-    lines += _listed("not rewritten", certain)
-    harmless = len(scan.listing.findings) - len(certain)
+    lines += listed("as it stands", modified)
+    lines += listed("rebuilt", [f for f in scan.listing.findings if f.what == deep.GROWN])
+    certain = [f for f in scan.listing.findings if f.what not in (HARMLESS, deep.GROWN)]
+    lines += listed("not rewritten", certain)
+    harmless = sum(f.what == HARMLESS for f in scan.listing.findings)
     if harmless:
         lines.append(f"harmless    {harmless:,} files of byte code name their sources, which Python mends")
-    lines += _listed("not archived", scan.notes)
+    lines += listed("not archived", [note for note in scan.notes if note.what != entries.CASE])
+    lines += listed("archived", [note for note in scan.notes if note.what == entries.CASE])
     return "\n".join(lines)
+
+
+def warnings(scan: Scan) -> list[str]:
+    """Say in at most two lines what the packed environment lacks."""
+    absent = sum(note.what in ABSENT for note in scan.notes)
+    bare = len({note.path for note in scan.notes if note.what not in (*ABSENT, entries.CASE)})
+    lines = [f"{absent:,} paths are not archived; pack scan lists them"] if absent else []
+    return [*lines, f"{bare:,} paths lose bits or attributes; pack scan lists them"] if bare else lines
 
 
 def limits_text(scan: Scan) -> list[str]:
@@ -93,7 +116,8 @@ def limits_text(scan: Scan) -> list[str]:
     return lines
 
 
-def _listed(title: str, findings: Sequence[Finding]) -> list[str]:
+def listed(title: str, findings: Sequence[Finding]) -> list[str]:
+    """Describe findings in lines: how many of each kind, and the first of them."""
     lines = []
     for what, count in Counter(finding.what for finding in findings).most_common():
         lines.append(f"{title}: {count:,} {what}")
@@ -107,12 +131,13 @@ def _listed(title: str, findings: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def finding(each: Finding) -> dict[str, Any]:
+    """Describe a finding in plain JSON types; the offset is null where it is about the whole file."""
     return {
-        "path": encode(finding.path),
-        "offset": finding.offset if finding.offset >= 0 else None,
-        "what": finding.what,
-        "detail": finding.detail,
+        "path": encode(each.path),
+        "offset": each.offset if each.offset >= 0 else None,
+        "what": each.what,
+        "detail": each.detail,
     }
 
 

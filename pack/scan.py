@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -12,12 +13,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 
-from installer_stub import activation, match, walk
+from installer_stub import activation, walk
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.manifest import encode
 from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable, Standing
 from installer_stub.walk import Found
-from pack import byte_code, records
+from pack import byte_code, entries, links, records, run_paths
+from pack.archive import Privileges
 from pack.earlier import Earlier
 from pack.environment import Environment, Layout
 from pack.examine import Context, Examined, Job, Layers, examine
@@ -32,7 +34,7 @@ LEFT_OUT = "left out"
 UNREADABLE = "unreadable"
 LEAVES = "leaves the prefix"
 MISSING = "missing"
-DROPPED = "setuid or setgid bit dropped"
+ABSENT = (LEFT_OUT, UNREADABLE, MISSING)
 
 _BATCH_FILES = 256
 _BATCH_BYTES = 32 << 20
@@ -49,6 +51,7 @@ class Item:
     disk_size: int = 0
     disk_mtime_ns: int = 0
     content: bytes | None = None
+    privileges: Privileges | None = None
 
 
 @dataclass(frozen=True)
@@ -73,19 +76,24 @@ def scan(
     ignore_unreadable: bool = False,
     leave_out: Collection[bytes] = (),
     progress: Progress = lambda count: None,
+    keep_setuid: bool = False,
+    grow_run_paths: bool = False,
 ) -> Scan:
     """Walk, read and match everything below the prefix.
 
     ``workers`` is how many processes read (0: one for each core); ``leave_out`` are paths below the
-    prefix that are no part of it, such as the output. ``progress`` is told the bytes as they are read.
+    prefix that are no part of it, such as the output. ``progress`` is told the bytes as they are read. With
+    ``keep_setuid`` entries with a setuid bit, a setgid bit or a file capability keep it and their owner;
+    with ``grow_run_paths`` files are rebuilt whose run paths have no room to be made relative.
     Raises EnvironmentUnfit for a damaged record, and for unreadable files unless these are ignored.
     """
     prefix = os.fsencode(environment.prefix)
     earlier = Earlier.of(prefix)
     recorded = conda.read(environment.prefix) if environment.layout is Layout.CONDA else conda.NONE
     found, notes = _walked(prefix, earlier, leave_out)
-    jobs = [_job(each, recorded, earlier) for each in found if each.kind is Kind.FILE]
-    context = Context(prefix, environment.names, earlier.forms)
+    elsewhere = run_paths.directories(found, prefix, environment.names)
+    jobs = [_job(each, recorded, earlier, elsewhere) for each in found if each.kind is Kind.FILE]
+    context = Context(prefix, environment.names, earlier.forms, grow_run_paths)
     verdicts = list(_examined(jobs, context, workers or os.cpu_count() or 1, progress))
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
     notes += _missing(recorded, found)
@@ -97,7 +105,8 @@ def scan(
     examined = {path: each for path, each in examined.items() if path not in dropped}
     examined = records.with_pip_digests(examined, context)
     examined = records.with_conda_meta(examined, recorded, frozenset(dropped), context)
-    return _assembled(environment, found, examined, notes)
+    found, privileges, lost = entries.without_bits(prefix, found, examined, keep_setuid)
+    return _assembled(environment, found, examined, notes + lost, privileges)
 
 
 def _walked(prefix: bytes, earlier: Earlier, leave_out: Collection[bytes]) -> tuple[list[Found], list[Finding]]:
@@ -108,10 +117,7 @@ def _walked(prefix: bytes, earlier: Earlier, leave_out: Collection[bytes]) -> tu
         if each.error:
             notes.append(Finding(each.path, -1, UNREADABLE, each.error))
         elif each.kind is None:
-            notes.append(Finding(each.path, -1, LEFT_OUT, "neither a file, a directory nor a link"))
-        elif each.mode & 0o6000 and each.kind is not Kind.DIRECTORY:
-            found.append(each)
-            notes.append(Finding(each.path, -1, DROPPED, f"{each.mode:o}"))
+            notes.append(Finding(each.path, -1, LEFT_OUT, each.special))
         elif conda.is_litter(each.path):
             notes.append(Finding(each.path, -1, LEFT_OUT, "a note of the installing client to itself"))
         else:
@@ -133,13 +139,15 @@ def _require_readable(environment: Environment, notes: Sequence[Finding], ignore
     unreadable = [note for note in notes if note.what == UNREADABLE]
     if unreadable and not ignore:
         lines = [f"  {os.fsdecode(note.path) or '.'}: {note.detail}" for note in unreadable]
+        too_long = any(note.detail == os.strerror(errno.ENAMETOOLONG) for note in unreadable)
+        shorten = " The system opens no path of more than 4,095 bytes: shorten those." if too_long else ""
         raise EnvironmentUnfit(
             "\n".join([f"{environment.prefix}: {len(unreadable)} paths cannot be read:", *lines]),
-            "Pack as a user who may read them, or leave them out with --ignore-unreadable.",
+            f"Pack as a user who may read them, or leave them out with --ignore-unreadable.{shorten}",
         )
 
 
-def _job(found: Found, recorded: conda.Records, earlier: Earlier) -> Job:
+def _job(found: Found, recorded: conda.Records, earlier: Earlier, elsewhere: Mapping[bytes, tuple[bytes, ...]]) -> Job:
     return Job(
         found.path,
         found.size,
@@ -148,6 +156,8 @@ def _job(found: Found, recorded: conda.Records, earlier: Earlier) -> Job:
         earlier.entries.get(found.path),
         earlier.relocatables.get(found.path),
         earlier.findings.get(found.path, ()),
+        elsewhere.get(found.path, ()),
+        bool(found.mode & 0o6000),
     )
 
 
@@ -215,6 +225,7 @@ def _assembled(
     found: Sequence[Found],
     examined: Mapping[bytes, Examined],
     notes: list[Finding],
+    privileges: Mapping[bytes, Privileges],
 ) -> Scan:
     """Put the verdicts on all paths together."""
     mtimes = byte_code.source_mtimes(examined)
@@ -233,7 +244,7 @@ def _assembled(
         elif each.kind is Kind.DIRECTORY and each.path not in caches:
             items.append(Item(_entry(each, Standing.ADDED, "", FIXED_MTIME)))
         elif each.kind is Kind.SYMLINK:
-            relative = inside(each, environment.names)
+            relative = links.inside(each, os.fsencode(environment.prefix), environment.names)
             if relative is None:
                 findings.append(Finding(each.path, -1, LEAVES, encode(each.target)))
             entry = _entry(each, Standing.ADDED, "", FIXED_MTIME)
@@ -255,7 +266,10 @@ def _assembled(
     added = tuple(sorted(activation.scripts(stem, None, b"", ())))
     clash = [path for path in added if path in paths]
     notes += [Finding(path, -1, LEFT_OUT, "replaced by ours of the same name") for path in clash]
-    items = [item for item in items if item.entry.path not in added]
+    items = [
+        replace(item, privileges=privileges.get(item.entry.path)) for item in items if item.entry.path not in added
+    ]
+    notes += entries.same_but_case([*added, *(item.entry.path for item in items)])
     prefixes = {r.prefix for file in relocatables for r in file.references if r.prefix}
     ordered = tuple(sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)))
     return Scan(
@@ -285,8 +299,7 @@ def _file(found: Found, verdict: Examined, source_mtime: int | None) -> Item:
 
 def _entry(found: Found, standing: Standing, package: str, mtime: int) -> Entry:
     assert found.kind is not None
-    # A setuid file archived as root's and extracted by root is a hole.
-    mode = 0o777 if found.kind is Kind.SYMLINK else found.mode & 0o1777
+    mode = 0o777 if found.kind is Kind.SYMLINK else found.mode
     return Entry(found.path, found.kind, mode, 0, mtime, found.target, "", standing, package)
 
 
@@ -294,22 +307,6 @@ def _package(verdict: Examined) -> str:
     if verdict.from_manifest and verdict.job.known is not None:
         return verdict.job.known.package
     return verdict.job.owned.package if verdict.job.owned else ""
-
-
-def inside(link: Found, prefixes: Iterable[bytes]) -> bytes | None:
-    """Return the target of a symlink as a path relative to the link, or None if it leaves the prefix.
-
-    An absolute target inside the prefix becomes relative, and needs no rewriting any more.
-    """
-    here = os.path.dirname(link.path)
-    if link.target.startswith(b"/"):
-        for prefix in prefixes:
-            if match.within(link.target, prefix):
-                target = link.target[len(prefix) :].strip(b"/") or b"."
-                return os.path.relpath(b"/" + target, b"/" + here)
-        return None
-    parts = os.path.normpath(os.path.join(here, link.target)).split(b"/")
-    return None if parts[0] == b".." else link.target
 
 
 def _with_history(items: Sequence[Item]) -> list[Item]:

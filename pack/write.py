@@ -38,6 +38,8 @@ class Options:
     level: int | None = None
     threads: int = 0
     ignore_unreadable: bool = False
+    keep_setuid: bool = False
+    grow_run_paths: bool = False
 
 
 def write(environment: Environment, options: Options, version: str, progress: Progress) -> Scan:
@@ -52,7 +54,15 @@ def write(environment: Environment, options: Options, version: str, progress: Pr
 
     def scanned(leave_out: frozenset[bytes]) -> Scan:
         progress.start("scanning", None)
-        found = scan(environment, threads, options.ignore_unreadable, leave_out, progress.advance)
+        found = scan(
+            environment,
+            threads,
+            options.ignore_unreadable,
+            leave_out,
+            progress.advance,
+            options.keep_setuid,
+            options.grow_run_paths,
+        )
         progress.start("writing", found.size)
         return found
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -98,6 +99,14 @@ def references_env(
     """
     specs = ("python", *references.available())
     yield from lend(session_directory / "references", specs, [channel, references_channel], package_cache)
+
+
+@pytest.fixture
+def hang_up() -> Iterator[None]:
+    """Let a program that the test starts be ended by SIGHUP: under nohup it would ignore it, as it should."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

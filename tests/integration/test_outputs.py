@@ -211,6 +211,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prefix
 
 
+@pytest.mark.usefixtures("hang_up")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("output", ["env.tar.bz2", "env.tar.gz", "directory/"])
 @pytest.mark.parametrize("stage", ["from the start", "while writing"])

@@ -241,7 +241,8 @@ def test_verify_finds_damage(tree: Path, tmp_path: Path) -> None:
     assert ("share/own-link", "left-over reference") in found
     assert (f"lib/{link.name}", "changed") in found
     assert (twice, "changed") in found
-    (at,) = (each["offset"] for each in told["findings"] if each["path"] == "lib/own.conf" and each["offset"] >= 0)
+    offsets = (each["offset"] for each in told["findings"] if each["path"] == "lib/own.conf")
+    (at,) = (offset for offset in offsets if offset is not None)
     assert at == 4
     words = pack("verify", moved, code=11)
     assert "lib/own.conf at byte 4" in words.stdout

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from installer_stub import references
 from installer_stub.bytecode import Header
 from installer_stub.model import Entry, Field, Fill, Finding, Force, Kind, Reference, Spelling, Standing
 from installer_stub.rewrite import Digest
+from installer_stub.slots import HARMLESS, NOT_REWRITABLE
 from installer_stub.walk import Found
 from pack import byte_code
 from pack.environment import find
@@ -33,15 +33,15 @@ def verdict(path: bytes, owned: Owned | None = None, **facts: Any) -> Examined:
     return Examined(job, NOTHING, NOTHING, standing, **facts)
 
 
-NAMED = (Finding(PYC, 0, references.NOT_REWRITABLE),)
-HARMLESS = (Finding(PYC, 0, references.HARMLESS),)
+NAMED = (Finding(PYC, 0, NOT_REWRITABLE),)
+NAMES = (Finding(PYC, 0, HARMLESS),)
 
 
 @pytest.mark.parametrize(
     ("source", "pyc", "pip", "left", "why"),
     [
         (verdict(PY, OWNED), verdict(PYC, OWNED), (), False, "shipped with its source"),
-        (verdict(PY, OWNED), verdict(PYC, OWNED, findings=HARMLESS), (), False, "names its source, which is harmless"),
+        (verdict(PY, OWNED), verdict(PYC, OWNED, findings=NAMES), (), False, "names its source, which is harmless"),
         (verdict(PY, OWNED), verdict(PYC, COMPILED), (), True, "compiled by the client"),
         (None, verdict(PYC, COMPILED), (), True, "compiled by the client, without its source"),
         (None, verdict(PYC, OWNED), (), False, "shipped without its source"),

@@ -277,6 +277,7 @@ def test_a_full_disk_is_told(environment: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("hang_up")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it(tmp_path: Path, environment: Path, number: signal.Signals) -> None:
     """The reader of a FIFO decides how far packing has come."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from installer_stub.dynstr import names_in
 from installer_stub.elf import DT_RPATH, DT_RUNPATH, Elf, OddElf, RunPath, Text, parse
 from installer_stub.errors import PackError
 from tests.conftest import need
@@ -406,6 +408,135 @@ def test_changed_while_reading(tmp_path: Path) -> None:
         parse(Reader(data[: len(data) // 2]), len(data))
 
 
+def names(data: bytes) -> set[bytes]:
+    """The strings in use of the dynamic string table, after a look at where they are."""
+    parsed = read(data)
+    offsets = names_in(Reader(data), len(data), parsed)
+    assert list(offsets) == sorted(set(offsets))
+    if parsed.dynstr is None:
+        assert offsets == ()
+        return set()
+    assert all(parsed.dynstr[0] <= offset < sum(parsed.dynstr) for offset in offsets)
+    return {data[offset : data.index(b"\0", offset)] for offset in offsets} - {b""}
+
+
+def names_by_lief(data: bytes) -> set[bytes]:
+    theirs = lief.ELF.parse(data)
+    assert theirs is not None
+    found = {str(symbol.name).partition("@")[0] for symbol in theirs.dynamic_symbols}
+    for required in theirs.symbols_version_requirement:
+        found |= {str(required.name), *(str(aux.name) for aux in required.get_auxiliary_symbols())}
+    for definition in theirs.symbols_version_definition:
+        found |= {str(aux.name) for aux in definition.auxiliary_symbols}
+    parsed = read(data)
+    texts = {text.text for text in (*parsed.run_paths, *parsed.needed, parsed.soname) if text is not None}
+    return {name.encode() for name in found if name} | texts
+
+
+def without_sections(data: bytes) -> bytes:
+    """What the loader sees: no section headers."""
+    changed = bytearray(data)
+    changed[40:48] = bytes(8)  # e_shoff
+    changed[58:64] = bytes(6)  # e_shentsize, e_shnum, e_shstrndx
+    return bytes(changed)
+
+
+def test_names_of_an_environment_as_lief(python_env: Path) -> None:
+    total = 0
+    for path in elf_files(python_env):
+        data = path.read_bytes()
+        expected = names_by_lief(data)
+        total += len(expected)
+        assert names(data) == expected, path
+    assert total > 5000
+
+
+def test_names_of_an_environment_without_section_headers(native_env: Path) -> None:
+    """Where the hash table counts no imported symbols, bytes behind the last symbol may be taken for one, too."""
+    for path in elf_files(native_env):
+        data = path.read_bytes()
+        assert names(without_sections(data)) >= names_by_lief(data), path
+
+
+@pytest.mark.parametrize("style", ["gnu", "sysv", "both"])
+@pytest.mark.parametrize("options", [[], ["-shared", "-fPIC"], ["-rdynamic"], ["-static-pie"]], ids=" ".join)
+def test_names_by_each_hash_table(tmp_path: Path, style: str, options: list[str]) -> None:
+    """An executable that exports nothing has a GNU hash table that counts nothing, and imports all the same."""
+    data = compiled(tmp_path, *options, f"-Wl,--hash-style={style},-rpath,{PREFIX}/lib")
+    expected = names_by_lief(data)
+    assert f"{PREFIX}/lib".encode() in expected and ("-static-pie" in options or b"puts" in expected)
+    assert names(data) == expected
+    assert names(without_sections(data)) >= expected
+
+
+def test_names_with_shared_tails(tmp_path: Path) -> None:
+    """A symbol whose name is the end of the run path begins inside of it."""
+    source = "int env_lib(void) { return 1; }\nint lib(void) { return 2; }\n"
+    data = compiled(tmp_path, "-shared", "-fPIC", f"-Wl,-rpath,{PREFIX}/env_lib", source=source)
+    (run_path,) = read(data).run_paths
+    end = run_path.offset + len(run_path.text)
+    offsets = names_in(Reader(data), len(data), read(data))
+    assert {data[at:end] for at in offsets if run_path.offset < at < end} == {b"env_lib", b"lib"}
+
+
+def test_names_of_versions(tmp_path: Path) -> None:
+    """Definitions with parents, and needs."""
+    (tmp_path / "v.map").write_text("ONE_1 { global: one; local: *; };\nTWO_2 { global: two; } ONE_1;\n")
+    source = '#include <stdio.h>\nint one(void) { return puts("x"); }\nint two(void) { return 2; }\n'
+    data = compiled(tmp_path, "-shared", "-fPIC", f"-Wl,--version-script={tmp_path / 'v.map'}", source=source)
+    assert {b"ONE_1", b"TWO_2", b"libc.so.6", b"one", b"two"} <= names(data)
+    assert names(data) == names_by_lief(data)
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_names_of_the_dynamic_segment(bits: int, order: str) -> None:
+    """Filters and auxiliary libraries are named there, too."""
+    entries = [(14, 1), (1, 9), (29, 19), (0x7FFFFFFD, 4), (0x7FFFFFFF, 23)]
+    assert names(crafted(bits, order, entries=entries)) == {
+        b"liba.so",
+        b"libb.so.1",
+        b"/opt/env/lib",
+        b"a.so",
+        b"/env/lib",
+    }
+
+
+BASE = 0x400000
+
+
+@pytest.mark.parametrize(
+    ("entries", "what"),
+    [
+        ([(6, 8)], "no segment of the file is loaded at 0x8"),
+        ([(6, BASE + 64), (4, BASE - 1)], "where the hash table should be"),
+        ([(6, BASE + 64), (4, BASE)], "table of symbols ends behind"),
+        ([(6, BASE + 64), (0x6FFFFEF5, BASE)], "hash table ends behind"),
+        ([(0x6FFFFFFE, 8)], "where the table of versions should be"),
+        ([(0x6FFFFFFE, BASE + crafted().index(b"\0liba"))], "table of versions ends behind"),
+        ([(6, BASE + crafted().index(b"/opt/env/old"))], "nothing tells how many"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_names_refused(entries: list[tuple[int, int]], what: str) -> None:
+    data = crafted(entries=entries)
+    reader = Reader(data)
+    parsed = parse(reader, len(data))
+    assert parsed is not None
+    with pytest.raises(OddElf, match=what):
+        names_in(reader, len(data), parsed)
+    assert sum(reader.reads) < 10 * len(data)
+
+
+def test_names_of_versions_without_end() -> None:
+    """Parts that lead into each other cost no more than a number of parts that no real file has."""
+    step = struct.pack("<4I", 0, 0, 1, 1)
+    strings = b"\0" + step * 70000 + b"\0"
+    data = crafted(strings=strings, entries=[(0x6FFFFFFE, BASE + crafted(strings=strings).index(step))])
+    with pytest.raises(OddElf, match="table of versions"):
+        names_in(Reader(data), len(data), read(data))
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return compiled(tmp_path_factory.mktemp("real"), "-s", f"-Wl,-rpath,{PREFIX}/lib,--disable-new-dtags")
@@ -423,6 +554,8 @@ def read_damaged(data: bytes) -> None:
         pass
     else:
         assert parsed is None or parsed.end <= len(data)
+        with contextlib.suppress(OddElf):
+            assert parsed is None or all(0 <= offset < len(data) for offset in names_in(reader, len(data), parsed))
     assert sum(reader.reads) < 10 * len(data) + (4 << 20)
 
 

@@ -14,6 +14,7 @@ import pytest
 from installer_stub import references
 from installer_stub.model import Entry, Field, Fill, Finding, Force, Kind, Reference, Relocatable, Spelling, Standing
 from installer_stub.rewrite import Digest, Form
+from installer_stub.slots import UNCERTAIN
 from pack.examine import Context, Examined, Job, examine
 from pack.layouts.conda import Owned
 from pack.splice import pieces, stacked
@@ -335,7 +336,7 @@ def test_a_file_in_an_earlier_form_is_as_it_was(prefix: Prefix) -> None:
 
 def test_what_was_told_of_a_file_is_told_again(prefix: Prefix) -> None:
     """Packing again gives the same archive, its list of findings included."""
-    told = (Finding(b"x", 3, references.UNCERTAIN, "an old place"),)
+    told = (Finding(b"x", 3, UNCERTAIN, "an old place"),)
     verdict = prefix.examine("x", b"data", known=known(b"data", b"x"), findings=told)
     assert (verdict.findings, verdict.from_manifest) == (told, True)
 

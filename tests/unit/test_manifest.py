@@ -64,6 +64,21 @@ MANIFEST = Manifest(
                 reference(700, 8, Field.C_STRING, Fill.SLASHES, force=Force.UNLESS_ALLOWED),
                 reference(800, 12, Field.RUN_PATH, Fill.TERMINATE),
                 reference(900, 16, Field.TEXT, Fill.GROW, spelling=Spelling.UTF16LE),
+                reference(930, 12, Field.RUN_PATH, Fill.KEEP, archived=b"/opt/env/lib"),
+                reference(950, 8, Field.C_STRING, Fill.SLASHES, keep=3),
+                reference(960, 8, Field.C_STRING, Fill.SLASHES, keep=None),
+                reference(970, 8, Field.TEXT, Fill.GROW, bare=True),
+                Reference(
+                    980,
+                    20,
+                    b"",
+                    Field.PAGE_HASH,
+                    Spelling.SHA1,
+                    Fill.GROW,
+                    Force.NEVER,
+                    bytes(range(20)),
+                    page=(0, 980),
+                ),
             ),
         ),
         Relocatable(
@@ -181,6 +196,7 @@ def put(*where: Any) -> Callable[[Any], None]:
 FILE, LIBRARY, RECORD = ("files", 0), ("files", 1), ("files", 2)
 FIRST, SECOND = (*FILE, 4, 0), (*FILE, 4, 1)
 DIGEST = (*RECORD, 4, 0)
+SHARED, PAGE = (*LIBRARY, 4, 6), (*LIBRARY, 4, 9)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +250,14 @@ DIGEST = (*RECORD, 4, 0)
         (put(*SECOND, 6, "MAYBE"), "an unknown force"),
         (put(*FIRST, 7, ""), "a shebang without its line"),
         (put(*DIGEST, 2, 0), "a digest with a prefix"),
-        (put(*DIGEST, 8, "../x"), "a digest of a file outside"),
+        (put(*DIGEST, 7, "of", "../x"), "a digest of a file outside"),
+        (put(*PAGE, 7, "page", [0, 5001]), "a page that reaches beyond the file"),
+        (put(*PAGE, 7, "page", [5, 5]), "a page without a byte"),
+        (put(*PAGE, 7, "page", [5]), "a page without an end"),
+        (put(*PAGE, 2, 0), "a page hash with a prefix"),
+        (put(*SHARED, 7, "keep", -1), "fewer than no bytes are shared"),
+        (put(*SHARED, 7, "kept", 1), "a fact that is not known"),
+        (put(*SHARED, 7, 5), "a number for facts"),
         (put("prefixes", 0, ""), "an empty prefix"),
         (put("prefixes", 0, "/"), "the root"),
         (put("prefixes", 0, "/a%00b"), "a NUL in a prefix"),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import pickle
 import py_compile
 import sqlite3
 import subprocess
+import tarfile
 import zipfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,10 +18,13 @@ from typing import Any
 
 import pytest
 
-from installer_stub import references
+from fixtures import macos
+from installer_stub import codesign, macho, references
 from installer_stub.classify import Format
-from installer_stub.model import Field, Fill, Force, Reference, Spelling
-from installer_stub.references import Mode, Reading, is_common, opened
+from installer_stub.model import Field, Fill, Fit, Force, Reference, Spelling
+from installer_stub.references import Mode, Reading, opened
+from installer_stub.rewrite import Form, fit, regions, transform
+from installer_stub.slots import HARMLESS, HIDDEN, NOT_REWRITABLE, ODD, UNCERTAIN, is_common
 from tests.conftest import need
 
 PREFIX = b"/opt/env"
@@ -76,7 +82,11 @@ SHIPPED = (Field.C_STRING, Fill.NULS, Force.ALWAYS)
             "options and a coding line belong to it",
         ),
         (b"#!/bin/sh\n/opt/env/bin/x\n", [(10, 8, *TEXT)], "another interpreter"),
-        (b"#!/usr/bin/env /opt/env/bin/x\n", [(15, 8, *TEXT)], "the prefix in an option"),
+        (
+            b"#!/usr/bin/env /opt/env/bin/x\n",
+            [(0, 30, Field.SHEBANG, Fill.GROW, Force.ALWAYS)],
+            "the prefix in an option",
+        ),
         (
             b"#!/opt/env/bin/python\nPK\x03\x04\0",
             [(2, 8, Field.SHEBANG, Fill.SLASHES, Force.ALWAYS)],
@@ -107,12 +117,12 @@ def test_the_line_of_a_shebang_is_kept() -> None:
     ],
 )
 def test_what_cannot_be_told_in_a_binary_is_reported(data: bytes, offsets: list[int], why: str) -> None:
-    assert findings(read(data)) == [(offset, references.UNCERTAIN) for offset in offsets], why
+    assert findings(read(data)) == [(offset, UNCERTAIN) for offset in offsets], why
 
 
 def test_in_text_another_directory_is_not_reported() -> None:
     assert findings(read(b"/opt/env2")) == []
-    assert findings(read(b"x/opt/env")) == [(1, references.UNCERTAIN)]
+    assert findings(read(b"x/opt/env")) == [(1, UNCERTAIN)]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +161,47 @@ def test_a_placeholder_is_a_reference_wherever_it_is() -> None:
     assert read(PLACEHOLDER, [PLACEHOLDER], Mode.PLACEHOLDER_BINARY).references[0].fill is Fill.NULS
 
 
+@pytest.mark.parametrize(
+    ("data", "prefix", "spelling"),
+    [
+        (b'<?xml version="1.0"?><a b="/opt/env"/>', b"/opt/env", Spelling.XML),
+        (b"\n<!DOCTYPE html><a>/opt/R&amp;D</a>", b"/opt/R&D", Spelling.XML),
+        (b"<a>/opt/env</a>", b"/opt/env", Spelling.PLAIN),
+        (b"<?xml?><a>file:///opt/env</a>", b"/opt/env", Spelling.URL),
+        (b'"/opt/\\u00e9"', "/opt/é".encode(), Spelling.JSON_ASCII),
+        (b"file:///opt/a%2Bb", b"/opt/a+b", Spelling.URL_STRICT),
+    ],
+)
+def test_the_syntax_around_it_is_kept(data: bytes, prefix: bytes, spelling: Spelling) -> None:
+    [reference] = read(data, [prefix]).references
+    assert reference.spelling is spelling
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "bare"),
+    [
+        (b"lib/a.pc", b"prefix=/opt/env\n", [True]),
+        (b"bin/a", b"#!/bin/sh\na=/opt/env b='/opt/env'\n", [True, False]),
+        (b"lib/a.py", b"a = '/opt/env'\nb = '-I/opt/env/include'\n", [False, True]),
+        (b"etc/a.json", b'{"a": "/opt/env"}', [False]),
+    ],
+)
+def test_words_without_quotes_are_marked(path: bytes, data: bytes, bare: list[bool]) -> None:
+    assert [reference.bare for reference in read(data, path=path).references] == bare
+
+
+def test_halves_of_a_longer_name_in_utf16_are_passed_by() -> None:
+    assert findings(read("\ufeff/opt/env2".encode("utf-16-be"))) == []
+
+
 def container(kind: str, directory: Path) -> bytes:
+    if kind == "a pickle":
+        return pickle.dumps([PREFIX.decode() + "/x"] * 2)
+    if kind == "a tar archive":
+        (directory / "member").write_bytes(PREFIX)
+        with tarfile.open(directory / "container", "w") as tar:
+            tar.add(directory / "member", "member")
+        return (directory / "container").read_bytes()
     if kind == "a gzip stream":
         return gzip.compress(b"/opt/env\n" + bytes(200), 0)
     path = directory / "container"
@@ -166,12 +216,12 @@ def container(kind: str, directory: Path) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["a zip file", "an SQLite database", "a gzip stream"])
+@pytest.mark.parametrize("kind", ["a zip file", "an SQLite database", "a gzip stream", "a pickle", "a tar archive"])
 def test_inside_a_container_nothing_is_rewritten(tmp_path: Path, kind: str) -> None:
     data = container(kind, tmp_path)
     reading = read(data)
     assert reading.references == ()
-    assert findings(reading) == [(data.index(PREFIX), references.NOT_REWRITABLE)]
+    assert findings(reading) == [(data.index(PREFIX), NOT_REWRITABLE)]
     assert reading.findings[0].detail == f"inside {kind}"
 
 
@@ -216,15 +266,84 @@ def test_debug_sections_refuse_nothing(tmp_path: Path) -> None:
     assert forces == {Force.NEVER}
 
 
+def test_names_of_libraries_end_early(tmp_path: Path) -> None:
+    (tmp_path / "b.c").write_text("int b(void) { return 0; }\n")
+    name = "-Wl,-soname,/opt/env/lib/libb.so"
+    subprocess.run([need("gcc"), "-shared", "b.c", "-o", "libb.so", name], cwd=tmp_path, check=True)
+    library = (tmp_path / "libb.so").read_bytes()
+    program = compiled(tmp_path, "-Wl,--no-as-needed", "./libb.so")
+    for data in (library, program):
+        at = data.index(b"/opt/env/lib/libb.so")
+        assert (at, 20, Field.LOAD_COMMAND, Fill.TERMINATE, Force.ALWAYS) in slots(read(data))
+
+
+def test_the_begin_of_a_prefix_in_machine_code_is_reported(tmp_path: Path) -> None:
+    """gcc moves eight bytes of a short string at once, and the others with other instructions."""
+    (tmp_path / "a.c").write_text(
+        '#include <string.h>\nvoid f(char *to) { strcpy(to, "/opt/enviro/x"); }\n'
+        'const char whole[] = "/opt/enviro/y";\nint main(void) { return 0; }\n'
+    )
+    subprocess.run([need("gcc"), "-O2", "a.c", "-o", "a"], cwd=tmp_path, check=True)
+    data = (tmp_path / "a").read_bytes()
+    reading = read(data, [b"/opt/enviro"])
+    assert [reference.offset for reference in reading.references] == [data.index(b"/opt/enviro/y")]
+    hidden = [each for each in reading.findings if each.what == HIDDEN]
+    assert [data[each.offset :][:8] for each in hidden] == [b"/opt/env"]
+    assert not [each for each in read(data, [b"/opt/envelope"]).references]
+    assert not read(data, [b"/opt/n"]).findings, "a short prefix has no such begin"
+
+
+def signed_programs() -> list[Path]:
+    return macos.mach_o_files(macos.or_skip(macos.programs_of_llvm))
+
+
+def test_a_moved_mach_o_file_keeps_its_signature() -> None:
+    """Every page hash is that of its page, before the move and after it, and it can be undone."""
+    prefix = macos.PREFIX.encode()
+    fields: set[Field] = set()
+    for path in signed_programs():
+        data = path.read_bytes()
+        reading = read(data, [prefix])
+        fields |= {reference.field for reference in reading.references}
+        for new in (Form(b"/a/environment"), Form(b"/opt/elsewherenment")):
+            out = io.BytesIO()
+            parts = regions(reading.references)
+            if any(fit(part, new) is Fit.NO_ROOM for part in parts if part.references[0].prefix):
+                continue
+            transform(io.BytesIO(data).read, out.write, parts, Form(None), new)
+            written = out.getvalue()
+            assert len(written) == len(data)
+            assert prefix not in written
+            assert signed_pages(written) == signed_pages(data)
+            back = io.BytesIO()
+            transform(io.BytesIO(written).read, back.write, parts, new, Form(None))
+            assert back.getvalue() == data
+    assert {Field.LOAD_COMMAND, Field.C_STRING, Field.PAGE_HASH} <= fields
+
+
+def signed_pages(data: bytes) -> int:
+    """Count the pages that a signature holds the hash of; each must hold."""
+
+    def read_at(at: int, count: int) -> bytes:
+        return data[at : at + count]
+
+    parsed = macho.parse(read_at, len(data))
+    assert parsed is not None
+    hashes = [each for signature in codesign.signatures(read_at, parsed) for each in signature.hashes()]
+    for each in hashes:
+        assert each.of(data[each.start : each.end]) == data[each.offset : each.offset + each.length]
+    return len(hashes)
+
+
 def test_an_odd_elf_file_is_searched_all_the_same() -> None:
     reading = read(b"\x7fELF\2\1\1".ljust(64, b"\xff") + b"\0/opt/env\0")
     assert slots(reading) == [(65, 8, *BINARY)]
-    assert (-1, references.ODD) in findings(reading)
+    assert (-1, ODD) in findings(reading)
 
 
 @pytest.mark.parametrize(
     ("source", "what"),
-    [("def f(): pass\n", references.HARMLESS), ("x = '/opt/env/share'\n", references.NOT_REWRITABLE)],
+    [("def f(): pass\n", HARMLESS), ("x = '/opt/env/share'\n", NOT_REWRITABLE)],
 )
 def test_byte_code_that_only_names_its_source_is_harmless(tmp_path: Path, source: str, what: str) -> None:
     (tmp_path / "x.py").write_text(source)
@@ -270,7 +389,7 @@ def test_a_file_is_read_in_pieces() -> None:
 
     reading = references.read(read_at, size, b"file", [PREFIX])
     assert reading.size == size
-    assert findings(reading) == [(size - 8, references.UNCERTAIN)]
+    assert findings(reading) == [(size - 8, UNCERTAIN)]
     assert longest <= 4 << 20
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from installer_stub import references
 from installer_stub.model import Finding
+from installer_stub.slots import HARMLESS
 from pack import report
 from pack.environment import find
 from pack.scan import Scan, scan
@@ -24,7 +24,7 @@ def prefix(tmp_path: Path) -> Path:
     for directory in ("bin", "lib", "share"):
         (prefix / directory).mkdir(parents=True)
     name = bytes(prefix)
-    (prefix / "bin/tool").write_bytes(b"#!" + name + b"/bin/sh\necho " + name + b"\n")
+    (prefix / "bin/tool").write_bytes(b"#!" + name + b"/bin/awk\n# " + name + b"\n")
     (prefix / "lib/x.bin").write_bytes(LIBRARY.replace(b"%s", name))
     (prefix / "share/plain").write_bytes(b"plain\n")
     (prefix / "share/\udcff").write_bytes(b"x")
@@ -51,7 +51,7 @@ def test_json_has_all_and_is_json(prefix: Path) -> None:
 
 
 def test_limits_tell_what_sets_them(prefix: Path) -> None:
-    """The shebang is that of sh, which nothing can start from a longer line than the kernel takes."""
+    """The shebang is that of awk, which nothing can start from a longer line than the kernel takes."""
     length = len(bytes(prefix))
     found = scanned(prefix)
     assert report.limits(found) == {
@@ -59,7 +59,7 @@ def test_limits_tell_what_sets_them(prefix: Path) -> None:
         "accepted": {"bytes": length, "files": ["lib/x.bin"]},
     }
     (prefix / "lib/x.bin").unlink()
-    line = 127 - len(b"#!/bin/sh\n")
+    line = 127 - len(b"#!/bin/awk\n")
     assert report.limits(scanned(prefix))["accepted"] == {"bytes": line, "files": ["bin/tool"]}
     (prefix / "bin/tool").unlink()
     assert report.limits(scanned(prefix)) == {"complete": None, "accepted": None}
@@ -78,13 +78,15 @@ def test_lines_for_a_person(prefix: Path) -> None:
     lines = report.as_text(scanned(prefix)).splitlines()
     length = len(bytes(prefix))
     assert lines[0].startswith(f"{prefix}: a plain environment, 8 entries, 4 files, 0.0 MB")
-    assert lines[1:5] == [
+    assert lines[1:7] == [
         "files       4 added",
         "references  4 in 2 files: 2 C string, 1 shebang, 1 text",
+        "harmless    1 of them: debug information, static archives, names of sources",
         f"limit       {length} bytes: everything is rewritten up to there (lib/x.bin)",
         f"limit       {length} bytes: nothing is refused up to there (lib/x.bin)",
+        "target      any directory named 'my-env' is best: strings that keep their length keep their ends, too",
     ]
-    assert lines[5:] == ["not rewritten: 1 leaves the prefix", "  share/away: /usr/%FF"]
+    assert lines[7:] == ["not rewritten: 1 leaves the prefix", "  share/away: /usr/%FF"]
 
 
 def test_an_empty_prefix_has_a_report(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_a_long_list_is_cut_in_text_only(prefix: Path) -> None:
 def test_what_is_harmless_is_counted_and_not_listed(prefix: Path) -> None:
     found = scanned(prefix)
     listing = found.listing
-    harmless = Finding(b"x.pyc", 5, references.HARMLESS, "2 names of sources")
+    harmless = Finding(b"x.pyc", 5, HARMLESS, "2 names of sources")
     changed = type(found)(
         found.environment,
         found.items,

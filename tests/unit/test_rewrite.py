@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from installer_stub.model import Field, Fill, Force, Reference, Relocatable, Spelling
+from installer_stub.model import Field, Fill, Fit, Force, Reference, Relocatable, Spelling
 from installer_stub.rewrite import (
     Digest,
     Form,
@@ -20,6 +20,7 @@ from installer_stub.rewrite import (
     Region,
     Unlike,
     digest_spelled,
+    fit,
     length,
     longest_target,
     misfits,
@@ -38,6 +39,7 @@ FIELDS = {
     Fill.NULS: Field.C_STRING,
     Fill.SLASHES: Field.C_STRING,
     Fill.TERMINATE: Field.RUN_PATH,
+    Fill.KEEP: Field.RUN_PATH,
 }
 
 
@@ -52,8 +54,9 @@ def slot(
     spelling: Spelling = Spelling.PLAIN,
     force: Force = Force.ALWAYS,
     prefix: bytes = OLD,
+    keep: int | None = 0,
 ) -> Reference:
-    return Reference(offset, room, prefix, FIELDS[fill], spelling, fill, force)
+    return Reference(offset, room, prefix, FIELDS[fill], spelling, fill, force, keep=keep)
 
 
 def in_form(data: bytes, references: Sequence[Reference], new: Form, old: Form = ARCHIVED) -> bytes:
@@ -159,6 +162,41 @@ def test_slashes_that_do_not_fit(prefix: bytes, room: int, need: int, why: str) 
             "the same length",
         ),
         (
+            b"/old/place/env/lib\0",
+            [slot(0, 18, Fill.TERMINATE, keep=3)],
+            b"/n",
+            b"/n/lib\0ace/env/lib\0",
+            "a symbol is named lib: a run path that ends before it is right",
+        ),
+        (
+            b"/old/place/env/lib\0",
+            [slot(0, 18, Fill.TERMINATE, keep=3)],
+            b"/o/place/env",
+            b"/o/place///env/lib\0",
+            "one that would end in it keeps its length",
+        ),
+        (
+            b"\0/old/place/env/b\0",
+            [slot(1, 16, Fill.SLASHES, keep=5)],
+            b"/n/env",
+            b"\0/n/////////env/b\0",
+            "nv/b is another string: the last component stays in its place",
+        ),
+        (
+            b"$ORIGIN/../lib\0/lib",
+            [replace(slot(0, 19, Fill.KEEP), archived=b"/old/place/env/lib\0")],
+            b"/n",
+            b"$ORIGIN/../lib\0/lib",
+            "what was made relative stays",
+        ),
+        (
+            b'<a b="/old/place/env/c"/>',
+            [slot(6, 14, Fill.GROW, Spelling.XML)],
+            b"/R&D",
+            b'<a b="/R&amp;D/c"/>',
+            "an entity in XML",
+        ),
+        (
             b'"\\/old\\/place\\/env\\/b"',
             [slot(1, 17, Fill.GROW, Spelling.JSON)],
             b'/n"/o',
@@ -198,13 +236,84 @@ def test_written_and_undone(
     assert in_form(written, references, form, form) == written, "applying twice changes nothing"
 
 
+# The string of a load command is padded with NULs to the command's end, and the last of them is not its slot's.
+LOAD_COMMAND = Reference(
+    0,
+    30,
+    OLD,
+    Field.LOAD_COMMAND,
+    Spelling.PLAIN,
+    Fill.NULS,
+    Force.ALWAYS,
+    b"/old/place/env/lib/x.dylib".ljust(30, b"\0"),
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "written"),
+    [
+        (b"/n", b"/n/lib/x.dylib".ljust(32, b"\0")),
+        (OLD, b"/old/place/env/lib/x.dylib".ljust(32, b"\0")),
+        (b"/older/placing/env", b"/older/placing/env/lib/x.dylib\0\0"),
+    ],
+)
+def test_a_load_command_takes_the_padding_behind_it(target: bytes, written: bytes) -> None:
+    data = LOAD_COMMAND.archived + b"\0\0"
+    assert in_form(data, [LOAD_COMMAND], Form(target)) == written
+    assert in_form(written, [LOAD_COMMAND], ARCHIVED, Form(target)) == data
+    assert longest_target([LOAD_COMMAND], [Force.ALWAYS]) == 18
+
+
+def test_page_hashes_are_those_of_the_bytes_as_written() -> None:
+    body = b"....../old/place/env/lib......"
+    sha1, sha256 = hashlib.sha1(body[:16]).digest(), hashlib.sha256(body[16:]).digest()
+    data = body + sha1 + sha256[:20]
+    slots = [
+        slot(6, 14, Fill.SLASHES),
+        Reference(30, 20, b"", Field.PAGE_HASH, Spelling.SHA1, Fill.GROW, Force.NEVER, sha1, page=(0, 16)),
+        Reference(50, 20, b"", Field.PAGE_HASH, Spelling.SHA256, Fill.GROW, Force.NEVER, sha256[:20], page=(16, 30)),
+    ]
+    written = in_form(data, slots, Form(b"/n/env"))
+    assert written[:30] == b"....../n/////////env/lib......"
+    assert written[30:50] == hashlib.sha1(written[:16]).digest()
+    assert written[50:] == hashlib.sha256(written[16:30]).digest()[:20]
+    assert in_form(written, slots, ARCHIVED, Form(b"/n/env")) == data
+    assert in_form(written, slots, Form(b"/m/env"), Form(b"/n/env")) == in_form(data, slots, Form(b"/m/env"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "target", "expected"),
+    [
+        (slot(0, 14, Fill.GROW), b"/n", Fit.LOSSLESS),
+        (slot(0, 18, Fill.TERMINATE), b"/n", Fit.LOSSLESS),
+        (slot(0, 18, Fill.TERMINATE), b"/n" * 10, Fit.NO_ROOM),
+        (slot(0, 18, Fill.NULS), b"/n", Fit.C_READERS),
+        (slot(0, 18, Fill.NULS), b"/new/place/env", Fit.LOSSLESS),
+        (LOAD_COMMAND, b"/n", Fit.LOSSLESS),
+        (slot(0, 14, Fill.SLASHES), b"/n/other", Fit.LOSSLESS),
+        (slot(0, 14, Fill.SLASHES, keep=None), b"/n/env", Fit.LOSSLESS),
+        (slot(0, 14, Fill.SLASHES, keep=None), b"/n/other", Fit.C_READERS),
+        (slot(0, 14, Fill.SLASHES, keep=2), b"/n/other", Fit.NOT_REWRITABLE),
+        (slot(0, 14, Fill.SLASHES), b"/n" * 10, Fit.NO_ROOM),
+        (slot(0, 17, Fill.GROW, Spelling.JSON), b"/\xff", Fit.NOT_REWRITABLE),
+        (replace(slot(0, 14, Fill.KEEP), archived=OLD), b"/n" * 10, Fit.LOSSLESS),
+    ],
+)
+def test_fit(reference: Reference, target: bytes, expected: Fit) -> None:
+    [region] = regions([reference])
+    assert fit(region, Form(target)) is expected
+
+
 SHEBANG = b"#!/old/place/env/bin/python -I\n"
 
 
 def test_a_shebang_is_written_as_a_line() -> None:
     line = Reference(0, len(SHEBANG), OLD, Field.SHEBANG, Spelling.PLAIN, Fill.GROW, Force.ALWAYS, SHEBANG)
     data = SHEBANG + b"print()\n"
-    for target, head in ((b"/n", b"#!/n/bin/python -I\n"), (b"/n m", b"#!/bin/sh\n'''exec' \"/n m/bin/python\" ")):
+    for target, head in (
+        (b"/n", b"#!/n/bin/python -I\n"),
+        (b"/n m", b'#!/bin/sh\n\f# 2>/dev/null || :; exec "/n m/bin/python" '),
+    ):
         written = in_form(data, [line], Form(target))
         assert written.startswith(head)
         assert written.endswith(b"\nprint()\n")
@@ -244,6 +353,10 @@ def test_a_digest_is_that_of_the_form() -> None:
         (slot(0, 17, Fill.SLASHES, Spelling.JSON), b"/n/env", 8, 17),
         (slot(0, 17, Fill.GROW, Spelling.JSON), b"/\xff", 0, 0),
         (slot(0, 28, Fill.GROW, Spelling.UTF16LE), b"/\xff", 0, 0),
+        (slot(0, 16, Fill.SLASHES, keep=5), b"/n/emv", 0, 0),
+        (slot(0, 14, Fill.SLASHES, keep=5), b"/n/env", 0, 0),
+        (slot(0, 18, Fill.TERMINATE, keep=5), b"/old/place/enw", 0, 0),
+        (LOAD_COMMAND, b"/" + b"n" * 18, 19, 18),
     ],
 )
 def test_no_room(reference: Reference, target: bytes, need: int, room: int) -> None:
@@ -273,7 +386,7 @@ def test_what_is_not_in_force_keeps_its_archived_bytes() -> None:
 
 
 def test_the_longest_target_is_that_of_the_smallest_slot() -> None:
-    bash = b"#!/old/place/env/bin/bash\n"
+    awk = b"#!/old/place/env/bin/awk\n"
     slots = [
         slot(0, 14, Fill.SLASHES, force=Force.UNLESS_ALLOWED),
         slot(20, 255, Fill.NULS, prefix=b"/".ljust(255, b"p")),
@@ -284,9 +397,9 @@ def test_the_longest_target_is_that_of_the_smallest_slot() -> None:
     assert longest_target(slots, [Force.ALWAYS, Force.UNLESS_ALLOWED]) == 14
     assert longest_target(slots, list(Force)) == 4
     assert longest_target(slots[2:3], list(Force)) is None
-    line = Reference(0, len(bash), OLD, Field.SHEBANG, Spelling.PLAIN, Fill.GROW, Force.ALWAYS, bash)
+    line = Reference(0, len(awk), OLD, Field.SHEBANG, Spelling.PLAIN, Fill.GROW, Force.ALWAYS, awk)
     longest = longest_target([line], [Force.ALWAYS])
-    assert longest == 127 - len(b"#!/bin/bash\n")
+    assert longest == 127 - len(b"#!/bin/awk\n")
     file = Relocatable(b"f", (), 100, "0" * 64, (line,))
     assert [list(misfits(file, Form(b"/".ljust(longest + more, b"n")))) == [] for more in (0, 1)] == [True, False]
 
@@ -296,7 +409,7 @@ def test_regions_of_one_string() -> None:
     assert regions([first, second, other]) == [Region(1, 34, (first, second)), Region(34, 48, (other,))]
 
 
-@pytest.mark.parametrize("fill", list(Fill))
+@pytest.mark.parametrize("fill", [fill for fill in Fill if fill is not Fill.KEEP])
 def test_a_slot_that_holds_another_thing_is_told(fill: Fill) -> None:
     room = 14 if fill in (Fill.GROW, Fill.SLASHES) else 18
     data = b"before /old/place/env/lib\0after"
@@ -338,7 +451,18 @@ LITERAL = st.binary(max_size=12) | st.sampled_from([b"/old/place/env", b"/n", b"
 TAIL = st.binary(max_size=10).map(lambda tail: tail.replace(b"\0", b"/"))
 COMPONENT = st.text("ab.- é", min_size=1, max_size=6).map(str.encode).filter(lambda c: c not in (b".", b".."))
 TARGET = st.lists(COMPONENT, min_size=1, max_size=3).map(lambda parts: b"/" + b"/".join(parts))
-SPELLINGS = [Spelling.PLAIN, Spelling.URL, Spelling.JSON, Spelling.SHELL, Spelling.UTF16LE, Spelling.UTF16BE]
+SPELLINGS = [
+    Spelling.PLAIN,
+    Spelling.URL,
+    Spelling.URL_STRICT,
+    Spelling.JSON,
+    Spelling.JSON_ASCII,
+    Spelling.JSON_ASCII_SLASHES,
+    Spelling.SHELL,
+    Spelling.XML,
+    Spelling.UTF16LE,
+    Spelling.UTF16BE,
+]
 
 
 @st.composite
@@ -356,17 +480,31 @@ def files(draw: st.DrawFn, prefix: bytes = OLD, growing: bool = False) -> File:
             data += written
         elif fill is Fill.SLASHES:
             force = draw(st.sampled_from([Force.UNLESS_ALLOWED, Force.NEVER] if growing else list(Force)))
-            references.append(slot(len(data), len(prefix), fill, force=force, prefix=prefix))
+            keep = draw(st.none() | st.integers(0, len(prefix)))
+            references.append(slot(len(data), len(prefix), fill, force=force, prefix=prefix, keep=keep))
             data += prefix
+        elif fill is Fill.KEEP:
+            references.append(replace(slot(len(data), 3, fill, prefix=prefix), archived=b"abc"))
+            data += b"$OR"
         else:
             tails = draw(st.lists(TAIL, min_size=1, max_size=3))
             string = b"".join(prefix + tail for tail in tails)
             end, at = len(data) + len(string), len(data)
+            keep = draw(st.integers(0, len(prefix) + len(tails[-1]))) if fill is Fill.TERMINATE else 0
             for tail in tails:
-                references.append(slot(at, end - at, fill, prefix=prefix))
+                references.append(slot(at, end - at, fill, prefix=prefix, keep=keep))
                 at += len(prefix) + len(tail)
             data += string + b"\0"
-    return File(data + draw(LITERAL), tuple(references))
+    data += draw(LITERAL)
+    if not any(reference.fill is Fill.GROW for reference in references) and draw(st.booleans()):
+        start = draw(st.integers(0, len(data) - 1))
+        page = (start, draw(st.integers(start + 1, len(data))))
+        hashed = hashlib.sha256(data[slice(*page)]).digest()
+        references.append(
+            Reference(len(data), 32, b"", Field.PAGE_HASH, Spelling.SHA256, Fill.GROW, Force.NEVER, hashed, page=page)
+        )
+        data += hashed
+    return File(data, tuple(references))
 
 
 def fitting(file: File, target: bytes) -> bool:
@@ -409,9 +547,14 @@ def check_moves(file: File, a: bytes, b: bytes) -> None:
         assert in_form(written, file.references, ARCHIVED, form) == file.data
         assert in_form(written, file.references, form, form) == written
         assert list(outside(file, written, form)) == list(outside(file, file.data, ARCHIVED))
+        grown = 0
         for region in regions(file.references):
+            room = length(region, form)
             if region.references[0].fill is not Fill.GROW:
-                assert length(region, form) == region.end - region.start
+                assert room == region.end - region.start
+                kept = slice(region.end + grown - region.keep, region.end + grown)
+                assert written[kept] == file.data[region.end - region.keep : region.end]
+            grown += room - (region.end - region.start)
     at_a = in_form(file.data, file.references, forms[a])
     assert in_form(at_a, file.references, forms[b], forms[a]) == in_form(file.data, file.references, forms[b])
 
@@ -454,6 +597,8 @@ def test_regions_are_written_alone_as_in_a_file(file: File, target: bytes) -> No
     assume(fitting(file, target))
     form = Form(target)
     for region in regions(file.references):
+        if region.references[0].field is Field.PAGE_HASH:
+            continue
         archived = file.data[region.start : region.end]
         written = write(region, archived, form)
         assert len(written) == length(region, form)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
+from xml.sax.saxutils import unescape
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,11 @@ PATHS = st.text(st.characters(min_codepoint=0x20, exclude_characters="\x7f", cod
         ("/opt/é".encode(), Spelling.URL, b"/opt/%C3%A9"),
         (b"/opt/\xff", Spelling.URL, b"/opt/%FF"),
         (b"/opt/a+b@c~d", Spelling.URL, b"/opt/a+b@c~d"),
+        (b"/opt/a+b@c~d", Spelling.URL_STRICT, b"/opt/a%2Bb%40c~d"),
+        ("/é".encode(), Spelling.JSON_ASCII, b"/\\u00e9"),
+        ("/🙂".encode(), Spelling.JSON_ASCII_SLASHES, b"\\/\\ud83d\\ude42"),
+        (b"/R&D/<a>'\"", Spelling.XML, b"/R&amp;D/&lt;a&gt;&apos;&quot;"),
+        (b"/opt/\xff", Spelling.XML, b"/opt/\xff"),
         (b"/opt/env", Spelling.JSON, b"\\/opt\\/env"),
         (b'/a"b\\c', Spelling.JSON, b'\\/a\\"b\\\\c'),
         (b"/opt/my env", Spelling.SHELL, b"/opt/my\\ env"),
@@ -41,13 +47,16 @@ def test_spelled(prefix: bytes, spelling: Spelling, expected: bytes) -> None:
     assert spelled(prefix, spelling) == expected
 
 
-@pytest.mark.parametrize("spelling", [Spelling.JSON, Spelling.UTF16LE, Spelling.UTF16BE])
+@pytest.mark.parametrize(
+    "spelling",
+    [Spelling.JSON, Spelling.JSON_ASCII, Spelling.JSON_ASCII_SLASHES, Spelling.UTF16LE, Spelling.UTF16BE],
+)
 def test_text_cannot_hold_any_path(spelling: Spelling) -> None:
     with pytest.raises(Unspellable, match=r"not UTF-8"):
         spelled(b"/opt/\xff", spelling)
 
 
-@pytest.mark.parametrize("spelling", [Spelling.HEX, Spelling.RECORD])
+@pytest.mark.parametrize("spelling", [Spelling.HEX, Spelling.RECORD, Spelling.SHA256])
 def test_a_digest_is_no_place_for_a_prefix(spelling: Spelling) -> None:
     with pytest.raises(Unspellable, match="digest"):
         spelled(b"/opt/env", spelling)
@@ -57,7 +66,11 @@ def test_a_digest_is_no_place_for_a_prefix(spelling: Spelling) -> None:
 def test_readers_read_what_was_written(path: str) -> None:
     prefix = path.encode()
     assert unquote_to_bytes(spelled(prefix, Spelling.URL)) == prefix
-    assert json.loads(b'"' + spelled(prefix, Spelling.JSON) + b'"') == path
+    assert unquote_to_bytes(spelled(prefix, Spelling.URL_STRICT)) == prefix
+    assert f"file://{spelled(prefix, Spelling.URL_STRICT).decode()}" == "file://" + quote(path, safe="/")
+    for spelling in (Spelling.JSON, Spelling.JSON_ASCII, Spelling.JSON_ASCII_SLASHES):
+        assert json.loads(b'"' + spelled(prefix, spelling) + b'"') == path
+    assert unescape(spelled(prefix, Spelling.XML).decode(), {"&quot;": '"', "&apos;": "'"}) == path
     assert shlex.split(spelled(prefix, Spelling.SHELL).decode()) == [path]
     assert spelled(prefix, Spelling.UTF16BE).decode("utf-16-be") == path
 

@@ -26,6 +26,7 @@ from installer_stub.model import (
     Standing,
 )
 from installer_stub.rewrite import Digest, Form, digest_spelled
+from installer_stub.slots import NOT_REWRITABLE
 from installer_stub.staging import CHANGED, MISSING, Plan, is_in_form
 from installer_stub.state import ARCHIVED, Stand, State
 
@@ -197,7 +198,7 @@ def test_an_edited_binary_is_listed_and_left(tree: Tree) -> None:
     assert plan.staged == {}
     assert [(f.path, f.offset, f.what) for f in plan.findings] == [
         (b"a", -1, CHANGED),
-        (b"a", 2, references.NOT_REWRITABLE),
+        (b"a", 2, NOT_REWRITABLE),
     ]
 
 
@@ -286,7 +287,7 @@ def test_what_was_added_after_unpacking_is_found(tree: Tree, tmp_path: Path) -> 
     assert tree.plan(state).staged == {}, "without a rescan"
     plan = tree.plan(state, rescan=True)
     assert (list(plan.staged), plan.symlinks) == ([b"new.sh"], {b"link": second + b"/share"})
-    assert [(f.path, f.what) for f in plan.findings] == [(b"new.so", references.NOT_REWRITABLE)]
+    assert [(f.path, f.what) for f in plan.findings] == [(b"new.so", NOT_REWRITABLE)]
     tree.relocate(state, rescan=True)
     assert (tree.root / "new.sh").read_bytes() == b"#!" + second + b"/bin/sh\n" + first + b"2\n"
     assert (tree.root / "link").readlink() == tree.root / "share"

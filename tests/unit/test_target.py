@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from installer_stub import target
 from installer_stub.errors import NoRoom, TargetRefused
-from installer_stub.model import Field, Fill, Force, Manifest, Reference, Relocatable, Spelling
+from installer_stub.model import Field, Fill, Fit, Force, Manifest, Reference, Relocatable, Spelling
 
 OLD = b"/opt/old/env"
 
@@ -89,10 +90,46 @@ def test_what_may_stay_refuses_only_where_it_must_not() -> None:
     listed = manifest(
         a=reference(force=Force.UNLESS_ALLOWED, fill=Fill.SLASHES, room=len(OLD)), b=reference(force=Force.NEVER)
     )
-    with pytest.raises(NoRoom, match="1 reference has") as caught:
+    with pytest.raises(NoRoom, match="1 reference does not fit") as caught:
         target.check_room(listed, b"/a/longer/place")
     assert "--allow-unrelocated" in caught.value.tip
-    target.check_room(listed, b"/a/longer/place", allow_unrelocated=True)
+    target.check_room(listed, b"/a/longer/place", target.Demand.ALLOW_UNRELOCATED)
+
+
+def test_a_strict_demand_refuses_what_only_c_readers_can_read() -> None:
+    padded = reference(fill=Fill.NULS, room=20)
+    listed = manifest(a=padded, b=TEXT, c=replace(padded, force=Force.NEVER))
+    target.check_room(listed, b"/my/env")
+    with pytest.raises(NoRoom, match="1 reference does not fit") as caught:
+        target.check_room(listed, b"/my/env", target.Demand.STRICT)
+    assert caught.value.refusals == (
+        "a: the C string at byte 0 would be right only for readers that stop at its first NUL.",
+    )
+    assert "without --strict" in caught.value.tip
+    target.check_room(listed, b"/new/old/env", target.Demand.STRICT)
+
+
+def test_a_shared_end_refuses_another_name() -> None:
+    shared = reference(fill=Fill.SLASHES, room=len(OLD), keep=3)
+    target.check_room(manifest(a=shared), b"/my/env")
+    with pytest.raises(NoRoom, match=r"a: the C string at byte 0 cannot be written: .* must be named b'env'"):
+        target.check_room(manifest(a=shared), b"/my/own")
+
+
+def test_words_without_quotes_are_listed_where_a_target_would_split_them() -> None:
+    bare = replace(TEXT, bare=True)
+    listed = manifest(a=bare, b=TEXT)
+    assert target.needing_quotes(listed, b"/my/env") == []
+    [finding] = target.needing_quotes(listed, b"/my env")
+    assert (finding.path, finding.what, finding.detail) == (b"a", target.QUOTING, "1 word without quotes")
+
+
+def test_fits_are_told_for_every_string_of_a_prefix() -> None:
+    digest = reference(prefix=b"", field=Field.DIGEST, fill=Fill.GROW, spelling=Spelling.HEX, force=Force.NEVER)
+    listed = manifest(a=reference(fill=Fill.NULS, room=20), b=TEXT, c=digest, d=reference(fill=Fill.SLASHES, room=12))
+    fits = [(each.path, each.fit, each.need, each.room) for each in target.fits(listed, b"/a/longer/old/env")]
+    assert fits == [(b"a", Fit.NO_ROOM, 17, 12), (b"b", Fit.LOSSLESS, 0, 0), (b"d", Fit.NO_ROOM, 17, 12)]
+    assert [each.fit for each in target.fits(listed, b"/env")] == [Fit.C_READERS, Fit.LOSSLESS, Fit.LOSSLESS]
 
 
 def test_a_reason_other_than_room_is_told() -> None:
@@ -103,7 +140,7 @@ def test_a_reason_other_than_room_is_told() -> None:
 
 
 def test_a_script_that_no_line_can_start_is_told() -> None:
-    line = b"#!/opt/old/env/bin/bash\n"
+    line = b"#!/opt/old/env/bin/gawk\n"
     slot = reference(field=Field.SHEBANG, fill=Fill.GROW, room=len(line), archived=line)
     with pytest.raises(NoRoom, match="the shebang at byte 0 cannot be written"):
         target.check_room(manifest(a=slot), b"/my env")
@@ -111,7 +148,7 @@ def test_a_script_that_no_line_can_start_is_told() -> None:
 
 
 def test_the_longest_target_and_who_sets_it() -> None:
-    line = b"#!/opt/old/env/bin/bash\n"
+    line = b"#!/opt/old/env/bin/gawk\n"
     listed = manifest(
         a=reference(prefix=b"/".ljust(255, b"p"), room=300),
         b=TEXT,
