@@ -35,6 +35,7 @@ REFERENCES = DIRECTORY + b"/references.json"
 FILES = DIRECTORY + b"/files.json"
 
 _T = TypeVar("_T")
+_MAX_ROOM = 1 << 20  # a run path can be as long; a slot is held in memory
 _PAGE_HASHES = (Spelling.SHA1, Spelling.SHA256, Spelling.SHA384)
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -175,6 +176,8 @@ def _reference(item: Sequence[Any], prefixes: Sequence[bytes], size: int) -> Ref
     more = _more(item[7:])
     if not 0 <= count(offset) + count(room) <= size:
         raise ValueError(f"the slot at byte {offset} reaches beyond the file's {size} bytes")
+    if room > _MAX_ROOM:
+        raise ValueError(f"the slot at byte {offset} has {room} bytes, more than any string")
     if not -1 <= _number(index) < len(prefixes):
         raise ValueError(f"there is no prefix {index}")
     reference = Reference(

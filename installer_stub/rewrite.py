@@ -9,6 +9,7 @@ form to another in one pass: undo each region to its archived bytes, then write 
 from __future__ import annotations
 
 import hashlib
+import os
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from typing import Callable, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -132,7 +133,8 @@ def _written(region: Region, archived: bytes, form: Form) -> bytes:
         string = _terminated(region, archived, form.prefix)
     if string[len(string) - region.keep :] != archived[len(archived) - region.keep :]:
         name = first.prefix.rpartition(b"/")[2]
-        raise Misfit(f"another string shares its end, so the directory must be named {name!r} as the old one was")
+        other = f"another string begins in it, {region.keep} bytes before its end, and would change"
+        raise Misfit(f"{other}, but at a directory named {os.fsdecode(name)!r}" if region.keep <= len(name) else other)
     return string
 
 

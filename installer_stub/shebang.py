@@ -82,7 +82,7 @@ def parse(head: bytes) -> Optional[Shebang]:
     if line.endswith(b"\r"):
         line, newline = line[:-1], b"\r" + newline
     words = line[2:].strip(b" \t").split(None, 1)
-    if not words:
+    if not words or b"\0" in line:
         return None
     second = rest.partition(b"\n")
     coding = _encoding(second[0])

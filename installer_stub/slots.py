@@ -22,6 +22,7 @@ _REST = re.compile(rb"(/[^\s\0\"'`,:;=()<>\[\]{}|&\\$]+)?")
 _BYTECODE = 64 << 20  # the largest byte code file that is parsed
 # gcc -O2 splits an inlined string into immediate operands, of which the first has this many bytes.
 INLINED = 8
+_BLOCK = 16  # or copies it through a register of this many bytes
 _XML = re.compile(rb"(\xef\xbb\xbf)?\s*<([?]xml\b|!DOCTYPE\b|!--|html\b|svg\b|plist\b)", re.IGNORECASE)
 
 # What an assertion or a debug message compiled in: nobody opens it at run time.
@@ -159,20 +160,36 @@ class Slots:
             self._add(hit, Field.C_STRING, Fill.SLASHES, force, hit.offset, len(hit.needle), keep=None)
 
     def hidden(self, heads: Iterable[bytes], prefixes: Sequence[bytes]) -> None:
-        """Report the beginning of a prefix in machine code, where the rest of it does not follow."""
+        """Report the beginning of a prefix where a compiler may have put a string in pieces.
+
+        That is in machine code, and in data in blocks of 16 bytes: instructions copy such a string from there.
+        """
         parsed = self._elf()
-        wanted = {prefix[:INLINED]: prefix for prefix in prefixes if prefix[:INLINED] in heads}
+        wanted = [prefix for prefix in prefixes if prefix[:INLINED] in heads]
         for section in parsed.sections if parsed else ():
-            if not section.flags & elf.SHF_EXECINSTR or section.type == elf.SHT_NOBITS:
-                continue
-            code = (
-                self.read_at(at, min(_PIECE, section.end - at)) for at in range(section.offset, section.end, _PIECE)
-            )
-            for hit in match.search(code, {head: (prefix, Spelling.PLAIN) for head, prefix in wanted.items()}):
-                at = section.offset + hit.offset
-                if not any(self.read_at(at, len(prefix)) == prefix for prefix in prefixes):
-                    detail = f"machine code at byte {at} holds {hit.needle!r}, with which the prefix begins"
-                    self.findings.append(Finding(self.path, at, HIDDEN, detail))
+            if section.flags & elf.SHF_EXECINSTR:
+                self._pieces_in(section, {prefix[:INLINED]: (prefix, Spelling.PLAIN) for prefix in wanted}, 1, prefixes)
+            elif section.flags & elf.SHF_ALLOC:
+                blocks = {prefix[:_BLOCK]: (prefix, Spelling.PLAIN) for prefix in wanted if len(prefix) > _BLOCK}
+                self._pieces_in(section, blocks, _BLOCK, prefixes)
+
+    def _pieces_in(
+        self,
+        section: elf.Section,
+        wanted: Dict[bytes, Tuple[bytes, Spelling]],
+        alignment: int,
+        prefixes: Sequence[bytes],
+    ) -> None:
+        if not wanted or section.end == section.offset:
+            return
+        steps = range(section.offset, section.end, _PIECE)
+        data = (self.read_at(at, min(_PIECE, section.end - at)) for at in steps)
+        for hit in match.search(data, wanted):
+            at = section.offset + hit.offset
+            whole = any(self.read_at(at, len(prefix)) == prefix for prefix in prefixes)
+            if not whole and at % alignment == 0:
+                detail = f"a piece of a string, with which the prefix begins: {hit.needle!r}"
+                self.findings.append(Finding(self.path, at, HIDDEN, detail))
 
     def byte_code(self, hits: Sequence[Hit]) -> None:
         """Byte code is never rewritten: its strings are counted, and its importer mends the file names."""
