@@ -12,7 +12,6 @@ import struct
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -30,22 +29,10 @@ from installer_stub.codesign import (
 )
 from installer_stub.errors import PackError
 from installer_stub.macho import Command, MachO, OddMachO, Section, Slice, parse
+from tests.unit.reader import Reader
 
 OLD, NEW = b"/opt/environment", b"/a/very/different"[:16]
 assert len(OLD) == len(NEW)
-
-
-@dataclass
-class Reader:
-    """A file in memory that counts what is read of it."""
-
-    data: bytes
-    reads: list[int] = field(default_factory=list)
-
-    def __call__(self, offset: int, length: int) -> bytes:
-        assert offset >= 0 <= length
-        self.reads.append(length)
-        return self.data[offset : offset + length]
 
 
 def headers(data: bytes) -> MachO:

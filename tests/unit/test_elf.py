@@ -8,7 +8,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import lief
@@ -20,25 +19,13 @@ from installer_stub.dynstr import names_in
 from installer_stub.elf import DT_RPATH, DT_RUNPATH, Elf, OddElf, RunPath, Text, parse
 from installer_stub.errors import PackError
 from tests.conftest import need
+from tests.unit.reader import Reader
 
 SOURCE = '#include <stdio.h>\nint main(void) { puts("/opt/env/share/data"); return 0; }\n'
 PREFIX = "/opt/environment/with/some/length"
 
 # The numbers of the fields of the header that tests overwrite.
 PHOFF, SHOFF, PHENTSIZE, PHNUM, SHENTSIZE, SHNUM, SHSTRNDX = 4, 5, 8, 9, 10, 11, 12
-
-
-@dataclass
-class Reader:
-    """A file in memory that counts what is read of it."""
-
-    data: bytes
-    reads: list[int] = field(default_factory=list)
-
-    def __call__(self, offset: int, length: int) -> bytes:
-        assert offset >= 0 <= length
-        self.reads.append(length)
-        return self.data[offset : offset + length]
 
 
 def read(data: bytes) -> Elf:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from installer_stub.elf import OddElf, parse
 from pack.languages import Language, counts_strings
 from tests.conftest import need
+from tests.unit.reader import Reader, damaged
 
 SOURCES = {
     "gcc": ("a.c", '#include <stdio.h>\nint main(void) { puts("/opt/env/share"); return 0; }\n'),
@@ -114,19 +115,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @given(st.data())
 def test_damaged(real: bytes, draw: st.DataObject) -> None:
     """Only one exception is allowed, and what is read stays in proportion."""
-    damaged = bytearray(real)
-    places = st.one_of(
-        st.integers(0, 0x200), st.integers(0, len(real) - 1), st.integers(len(real) - 2000, len(real) - 1)
-    )
-    for place, value in draw.draw(st.lists(st.tuples(places, st.integers(1, 255)), max_size=6)):
-        damaged[place] ^= value
-    data = bytes(damaged[: draw.draw(st.one_of(st.just(len(real)), st.integers(0, len(real))))])
-    total = 0
-
-    def read_at(offset: int, length: int) -> bytes:
-        nonlocal total
-        total += length
-        return data[offset : offset + length]
+    data = draw.draw(damaged(real))
+    read_at = Reader(data)
 
     try:
         parsed = parse(read_at, len(data))
@@ -134,4 +124,4 @@ def test_damaged(real: bytes, draw: st.DataObject) -> None:
             counts_strings(read_at, len(data), parsed)
     except OddElf:
         pass
-    assert total < 20 * len(data) + (4 << 20)
+    assert sum(read_at.reads) < 20 * len(data) + (4 << 20)

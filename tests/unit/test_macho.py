@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,25 +15,13 @@ from hypothesis import strategies as st
 from fixtures import macos
 from installer_stub.errors import PackError
 from installer_stub.macho import Command, CommandString, MachO, OddMachO, Section, Slice, parse
+from tests.unit.reader import Reader
 
 ARM64, X86_64 = 0x0100000C, 0x01000007
 # A library's command: where its string is, a time and two versions, which are as they may be.
 DYLIB = (24, 2, 0x10000, 0x10000)
 ZERO_FILL, C_STRINGS, CODE = 0x1, 0x2, 0x80000400
 FAT, FAT_64 = b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf"
-
-
-@dataclass
-class Reader:
-    """A file in memory that counts what is read of it."""
-
-    data: bytes
-    reads: list[int] = field(default_factory=list)
-
-    def __call__(self, offset: int, length: int) -> bytes:
-        assert offset >= 0 <= length
-        self.reads.append(length)
-        return self.data[offset : offset + length]
 
 
 def read(data: bytes) -> MachO:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from installer_stub.elf import PF_W, PF_X, OddElf, parse
 from pack.pointers import pointed_at
 from tests.conftest import need
+from tests.unit.reader import Reader, damaged
 
 PF_R = 4
 X86_64, AARCH64, RISCV = 62, 183, 243
@@ -320,19 +321,8 @@ def real(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
 @given(st.data())
 def test_damaged(real: bytes, draw: st.DataObject) -> None:
     """Only one exception is allowed, and what is read stays in proportion."""
-    damaged = bytearray(real)
-    places = st.one_of(
-        st.integers(0, 0x200), st.integers(0, len(real) - 1), st.integers(len(real) - 2000, len(real) - 1)
-    )
-    for place, value in draw.draw(st.lists(st.tuples(places, st.integers(1, 255)), max_size=6)):
-        damaged[place] ^= value
-    data = bytes(damaged[: draw.draw(st.one_of(st.just(len(real)), st.integers(0, len(real))))])
-    total = 0
-
-    def read_at(offset: int, length: int) -> bytes:
-        nonlocal total
-        total += length
-        return data[offset : offset + length]
+    data = draw.draw(damaged(real))
+    read_at = Reader(data)
 
     start = real.index(b"/opt/env/share\0")
     try:
@@ -341,4 +331,4 @@ def test_damaged(real: bytes, draw: st.DataObject) -> None:
             pointed_at(read_at, len(data), parsed, [(start, start + 14)])
     except OddElf:
         pass
-    assert total < 20 * len(data) + (4 << 20)
+    assert sum(read_at.reads) < 20 * len(data) + (4 << 20)
