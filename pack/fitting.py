@@ -97,12 +97,17 @@ def require_lossless(fitted: Fitting) -> None:
     """Raise NoRoom unless every string that somebody reads is written without loss."""
     lossy = [_finding(each) for each in _worst_first(fitted)] + list(fitted.left)
     if lossy:
-        lines = [f"{encode(each.path)} at byte {each.offset}: {each.what}. {each.detail}".rstrip() for each in lossy]
+        lines = [_line(each) for each in lossy]
         raise NoRoom(
             f"{encode(fitted.target)}: not every reference would be written without loss.",
             lines,
             "Choose a target of the same length that ends in the environment's name, or do without --strict.",
         )
+
+
+def _line(each: Finding) -> str:
+    at = f" at byte {each.offset}" if each.offset >= 0 else ""
+    return f"{encode(each.path)}{at}: {each.what}: {each.detail}"
 
 
 def _refusing(fitted: Fitting) -> list[Fitted]:

@@ -39,18 +39,25 @@ def pip_owned(examined: Mapping[bytes, Examined], context: Context) -> frozenset
     )
 
 
-def with_pip_digests(examined: Mapping[bytes, Examined], context: Context) -> dict[bytes, Examined]:
-    """Refresh the digests in every RECORD of what pip installed. Those of a package are left as shipped."""
+def with_pip_digests(
+    examined: Mapping[bytes, Examined], links: Mapping[bytes, bytes], context: Context
+) -> dict[bytes, Examined]:
+    """Refresh the digests in every RECORD of what pip installed. Those of a package are left as shipped.
+
+    ``links`` gives the first name of the inode for each other name that a file has.
+    """
     new = dict(examined)
     for path, verdict in examined.items():
         if not _RECORD.search(path) or verdict.standing is Standing.INTACT:
             continue
         if not _holds(verdict, examined):
-            new[path] = _refreshed(verdict, examined, context)
+            new[path] = _refreshed(verdict, examined, links, context)
     return new
 
 
-def _refreshed(verdict: Examined, examined: Mapping[bytes, Examined], context: Context) -> Examined:
+def _refreshed(
+    verdict: Examined, examined: Mapping[bytes, Examined], links: Mapping[bytes, bytes], context: Context
+) -> Examined:
     path = verdict.job.path
     if verdict.from_manifest:  # the digests of an earlier packing hold no longer: begin with the disk
         verdict = replace(verdict, layers=(), references=(), from_manifest=False)
@@ -59,12 +66,13 @@ def _refreshed(verdict: Examined, examined: Mapping[bytes, Examined], context: C
     slots: list[Reference] = []
     shift = 0
     for row in _rows(path, content):
-        of = examined.get(row.path)
+        first = links.get(row.path, row.path)
+        of = examined.get(first)
         if of is None or digest_spelled(of.disk, Spelling.RECORD) != row.digest:
             continue
         written = digest_spelled(of.archived, Spelling.RECORD)
         if of.references:
-            slots.append(_slot(row.start + shift, written, Spelling.RECORD, row.path))
+            slots.append(_slot(row.start + shift, written, Spelling.RECORD, first))
         if written != row.digest:
             splices.append(Splice(row.start, len(row.digest), written))
             shift += len(written) - len(row.digest)
@@ -98,11 +106,13 @@ def with_conda_meta(
     examined: Mapping[bytes, Examined],
     recorded: conda.Records,
     left_out: Collection[bytes],
+    links: Mapping[bytes, bytes],
     context: Context,
 ) -> dict[bytes, Examined]:
-    """Write every record of conda-meta, and its history, as they are archived."""
+    """Write every record of conda-meta, and its history, as they are archived. ``links`` as above."""
     new = dict(examined)
     changed = {path: verdict for path, verdict in examined.items() if _differs(verdict)}
+    changed |= {name: changed[first] for name, first in links.items() if first in changed}
     archived = {path: verdict.archived for path, verdict in changed.items()}
     for path, document in recorded.documents.items():
         verdict = examined.get(path)
@@ -110,7 +120,7 @@ def with_conda_meta(
             continue
         canonical = conda.canonical(document, recorded.site, left_out, archived)
         slots = tuple(
-            _slot(offset, archived[of].sha256.encode(), Spelling.HEX, of)
+            _slot(offset, archived[of].sha256.encode(), Spelling.HEX, links.get(of, of))
             for offset, of in canonical.digests
             if changed[of].references
         )

@@ -103,8 +103,9 @@ def scan(
     dropped = byte_code.left_out(examined, records.pip_owned(examined, context))
     notes += [Finding(path, -1, LEFT_OUT, why) for path, why in dropped.items()]
     examined = {path: each for path, each in examined.items() if path not in dropped}
-    examined = records.with_pip_digests(examined, context)
-    examined = records.with_conda_meta(examined, recorded, frozenset(dropped), context)
+    other_names = {each.path: each.target for each in found if each.kind is Kind.HARD_LINK}
+    examined = records.with_pip_digests(examined, other_names, context)
+    examined = records.with_conda_meta(examined, recorded, frozenset(dropped), other_names, context)
     found, privileges, lost = entries.without_bits(prefix, found, examined, keep_setuid)
     return _assembled(environment, found, examined, notes + lost, privileges)
 

@@ -174,6 +174,29 @@ def test_targets_without_room(tree: Path) -> None:
     assert bytes(long) in (long / "bin/tool").read_bytes()
 
 
+def test_a_strict_relocation_takes_no_half_measures(tree: Path) -> None:
+    complains(pack("relocate", tree, "--strict", "--allow-unrelocated"), 2, "contradict")
+    other = tree.rename(tree.with_name("o"))
+    complains(pack("relocate", other, "--strict"), 8, "lib/x.bin: the C string at byte 1", "without --strict")
+    same = other.rename(tree.with_name("small"))
+    assert pack("relocate", same, "--strict").returncode == 0
+
+
+def test_the_fit_at_a_target(environment: Path) -> None:
+    done = pack("scan", "-p", environment, "--target", environment.parent / "small")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "accepted    by default" in done.stdout
+    facts = json.loads(pack("scan", "-p", environment, "--target", "/" + "t" * 200, "--json").stdout)
+    assert facts["target"] == "/" + "t" * 200
+    assert facts["counts"]["no room"] == facts["refused"] == len(facts["strings"]) > 0
+    strict = pack("scan", "-p", environment, "--target", "/" + "t" * 200, "--strict")
+    assert strict.returncode == 8
+    assert "lib/x.bin at byte 1: no room" in strict.stderr
+    complains(pack("scan", "-p", environment, "--target", "/a:b"), 7, "colon")
+    complains(pack("scan", "-p", environment, "--strict"), 2, "--target DIR")
+    complains(pack("scan", "-p", environment, "--limits", "--target", "/a"), 2, "two different reports")
+
+
 def test_verify_fails_with_words(tree: Path) -> None:
     assert pack("relocate", tree).returncode == 0
     done = pack("verify", tree)

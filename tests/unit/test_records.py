@@ -95,7 +95,7 @@ def test_a_digest_follows_a_script_that_gets_another_head(environment: Environme
     plain = environment.add(f"{SITE}/tool.py", b"x = 1\n")
     before = row("../../../bin/tool", script) + row("tool.py", plain) + b"tool-1.0.dist-info/RECORD,,\n"
     environment.add(RECORD, before)
-    made = records.with_pip_digests(environment.verdicts, environment.context)
+    made = records.with_pip_digests(environment.verdicts, {}, environment.context)
     after = environment.archived(RECORD, made)
     archived = environment.archived("bin/tool", made)
     assert archived != script
@@ -103,11 +103,20 @@ def test_a_digest_follows_a_script_that_gets_another_head(environment: Environme
     assert made[RECORD.encode()].references == ()
 
 
+def test_a_digest_of_another_name_is_that_of_the_first(environment: Environment) -> None:
+    """Two names of one inode have one digest, and both rows follow it."""
+    text = environment.add("share/config", b"root = " + bytes(environment.root) + b"\n")
+    environment.add(RECORD, row("../../../share/config", text) + row("../../../share/other", text))
+    links = {b"share/other": b"share/config"}
+    made = records.with_pip_digests(environment.verdicts, links, environment.context)
+    assert [slot.of for slot in made[RECORD.encode()].references] == [b"share/config"] * 2
+
+
 def test_a_digest_of_what_is_rewritten_is_a_reference(environment: Environment) -> None:
     script = environment.add("bin/tool", b"#!" + bytes(environment.root) + b"/bin/perl\n1;\n")
     text = environment.add("share/config", b"root = " + bytes(environment.root) + b"\n")
     environment.add(RECORD, "é,,\n".encode() + row("../../../bin/tool", script) + row("../../../share/config", text))
-    made = records.with_pip_digests(environment.verdicts, environment.context)
+    made = records.with_pip_digests(environment.verdicts, {}, environment.context)
     data = environment.archived(RECORD, made)
     slots = made[RECORD.encode()].references
     assert [(slot.field, slot.spelling, slot.of) for slot in slots] == [
@@ -122,7 +131,7 @@ def test_a_digest_of_what_is_rewritten_is_a_reference(environment: Environment) 
 def test_a_digest_that_was_wrong_stays_wrong(environment: Environment) -> None:
     environment.add("bin/tool", b"#!" + bytes(environment.root) + b"/bin/python\nedited()\n")
     before = environment.add(RECORD, row("../../../bin/tool", b"as installed"))
-    made = records.with_pip_digests(environment.verdicts, environment.context)
+    made = records.with_pip_digests(environment.verdicts, {}, environment.context)
     assert environment.archived(RECORD, made) == before
     assert made[RECORD.encode()].references == ()
 
@@ -132,7 +141,7 @@ def test_the_record_of_a_package_is_left_as_shipped(environment: Environment) ->
     script = environment.add("bin/tool", b"#!" + bytes(environment.root) + b"/bin/python\nimport x\n")
     before = row("../../../bin/tool", script)
     environment.add(RECORD, before, owned(before))
-    made = records.with_pip_digests(environment.verdicts, environment.context)
+    made = records.with_pip_digests(environment.verdicts, {}, environment.context)
     assert environment.archived(RECORD, made) == before
 
 
@@ -150,7 +159,7 @@ def with_conda_meta(
 ) -> Any:
     environment.add("conda-meta/x-1-0.json", json.dumps(document).encode())
     recorded = conda.read(environment.root)
-    return records.with_conda_meta(environment.verdicts, recorded, left_out, environment.context)
+    return records.with_conda_meta(environment.verdicts, recorded, left_out, {}, environment.context)
 
 
 PLACEHOLDER = b"/".ljust(255, b"p")
@@ -216,5 +225,5 @@ def test_what_an_earlier_packing_wrote_is_kept_where_it_holds(environment: Envir
     path = b"conda-meta/x-1-0.json"
     environment.verdicts[path] = replace(environment.verdicts[path], from_manifest=True)
     recorded = conda.read(environment.root)
-    made = records.with_conda_meta(environment.verdicts, recorded, (), environment.context)
+    made = records.with_conda_meta(environment.verdicts, recorded, (), {}, environment.context)
     assert made[path] is environment.verdicts[path]
