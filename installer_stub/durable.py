@@ -74,7 +74,7 @@ def staging(root: bytes, directory: bytes) -> Iterator[bytes]:
     host = os.fsencode(os.uname().nodename)
     for name in os.listdir(directory):
         left = os.path.join(directory, name)
-        if name.startswith(_STAGING) and (_is_litter(name, host) or _is_old(left)):
+        if name.startswith(_STAGING) and (_is_litter(name, host) or is_old(left)):
             shutil.rmtree(left, ignore_errors=True)
     path = os.path.join(directory, _STAGING + b"%s-%d-%d" % (host, os.getpid(), time.monotonic_ns()))
     try:
@@ -108,7 +108,7 @@ def _is_litter(name: bytes, host: bytes) -> bool:
     return False
 
 
-def _is_old(path: bytes) -> bool:
+def is_old(path: bytes) -> bool:
     """Whether nothing can be at work in a directory any more, on whatever host: no relocation takes a week."""
     try:
         return time.time() - os.lstat(path).st_mtime > _LITTER_SECONDS
@@ -121,12 +121,12 @@ def replace(staged: bytes, path: bytes) -> List[str]:
 
     Returns words for what it lost: a file that cannot have its owner again loses its setuid and setgid bits.
     """
-    lost = _dress(staged, path)
+    lost = dress(staged, path)
     _rename(staged, path)
     return lost
 
 
-def _dress(staged: bytes, path: bytes) -> List[str]:
+def dress(staged: bytes, path: bytes) -> List[str]:
     """Give a new file what belongs to the one at ``path`` beside its bytes; return words for what it lost."""
     status = os.lstat(path)
     mode = stat.S_IMODE(status.st_mode)
@@ -174,7 +174,7 @@ def write(path: bytes, data: bytes, mode: int, staging: bytes) -> None:
         raise
     os.chmod(staged, mode)
     _rename(staged, path)
-    _flush_directory(os.path.dirname(path))
+    flush_directory(os.path.dirname(path))
 
 
 def link(first: bytes, path: bytes, staging: bytes) -> None:
@@ -186,7 +186,7 @@ def link(first: bytes, path: bytes, staging: bytes) -> None:
         if error.errno not in (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS):
             raise
         shutil.copyfile(first, staged)  # the file system has no hard links: unpacking made a file of its own, too
-        _dress(staged, first)
+        dress(staged, first)
     _rename(staged, path)
     # Where both are names of one inode, which another process may have seen to, rename does nothing.
     with suppress(FileNotFoundError):
@@ -227,7 +227,7 @@ def flush(path: bytes) -> None:
     os.sync()
 
 
-def _flush_directory(path: bytes) -> None:
+def flush_directory(path: bytes) -> None:
     """Have the names in a directory on the disk: a rename is there only when its directory is."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

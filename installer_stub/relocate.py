@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Tuple
+from typing import Dict, List, Tuple
 
 from installer_stub import activation, durable, manifest, staging, state, target
 from installer_stub.errors import EnvironmentUnfit, ManifestError
@@ -147,17 +147,8 @@ def refresh(tree: Tree) -> None:
 
 
 def _write_scripts(tree: Tree, directory: bytes) -> List[Finding]:
-    """Write the activation scripts for where the tree stands, with the variables that the tree wants set.
-
-    Variables that cannot be read are a finding: somebody's later edit of their files refuses nothing.
-    """
-    findings: List[Finding] = []
-    try:
-        variables = activation.read_variables(Path(os.fsdecode(tree.root)))
-    except EnvironmentUnfit as error:
-        variables = []
-        findings.append(Finding(b"conda-meta/state", -1, "variables not set", str(error)))
-    written = activation.scripts(tree.manifest.stem, tree.root, state.host_name(), variables)
+    """Write the activation scripts for where the tree stands, with the variables that the tree wants set."""
+    written, findings = activation_scripts(tree.root, tree.root, tree.manifest)
     for path, content in written.items():
         full = os.path.join(tree.root, path)
         try:
@@ -166,5 +157,19 @@ def _write_scripts(tree: Tree, directory: bytes) -> List[Finding]:
                     continue
         except OSError:
             pass  # missing or unreadable: it is made anew
-        durable.write(full, content, 0o755, directory)
+        durable.write(full, content, activation.MODE, directory)
     return findings
+
+
+def activation_scripts(root: bytes, prefix: bytes, listed: Manifest) -> Tuple[Dict[bytes, bytes], List[Finding]]:
+    """Render the activation scripts of the tree at ``root`` for the place ``prefix``: path -> content.
+
+    Variables that cannot be read are a finding: somebody's later edit of their files refuses nothing.
+    """
+    findings: List[Finding] = []
+    try:
+        variables = activation.read_variables(Path(os.fsdecode(root)))
+    except EnvironmentUnfit as error:
+        variables = []
+        findings.append(Finding(b"conda-meta/state", -1, "variables not set", str(error)))
+    return activation.scripts(listed.stem, prefix, state.host_name(), variables), findings

@@ -12,15 +12,14 @@ import hashlib
 import os
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
-from typing import Callable, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from installer_stub import shebang
-from installer_stub.model import Field, Fill, Fit, Force, Reference, Relocatable, Spelling
+from installer_stub.model import Field, Fill, Force, Reference, Spelling
 from installer_stub.spelling import Unspellable, spelled
 
 _PIECE = 1 << 20
 _HASHES = {Spelling.SHA1: hashlib.sha1, Spelling.SHA256: hashlib.sha256, Spelling.SHA384: hashlib.sha384}
-_DERIVED = (Field.DIGEST, Field.PAGE_HASH)  # what other bytes decide
 
 
 class Digest(NamedTuple):
@@ -178,7 +177,7 @@ def undo(region: Region, current: bytes, form: Form) -> bytes:
         archived = first.archived
     elif first.fill is Fill.GROW:
         archived = _spelled(first.prefix, first.spelling)
-    elif first.force is not Force.ALWAYS and _misfit(region, form) is not None:
+    elif first.force is not Force.ALWAYS and misfit(region, form) is not None:
         archived = current
     else:
         archived = _undo_string(region, current, form.prefix)
@@ -304,18 +303,7 @@ class _Pages:
         return hasher.digest()[: reference.room]
 
 
-def misfits(file: Relocatable, form: Form) -> Iterator[Tuple[Reference, Misfit]]:
-    """Yield every reference of a file that has no room in ``form``, without reading the file."""
-    for part in regions(file.references):
-        first = part.references[0]
-        if first.field in _DERIVED or form.prefix is None:
-            continue
-        error = _misfit(part, form)
-        if error is not None:
-            yield first, error
-
-
-def _misfit(region: Region, form: Form) -> Optional[Misfit]:
+def misfit(region: Region, form: Form) -> Optional[Misfit]:
     """Say why a region cannot be written for a form, if so, without its content."""
     archived = region.references[0].archived or _template(region)
     try:
@@ -333,43 +321,6 @@ def _template(region: Region) -> bytes:
         old = spelled(reference.prefix, reference.spelling)
         out[at : at + len(old)] = old
     return bytes(out)
-
-
-def fit(region: Region, form: Form) -> Fit:
-    """Tell what becomes of a region that names the prefix in ``form``, without its content."""
-    first = region.references[0]
-    error = _misfit(region, form)
-    if error is not None:
-        return Fit.NO_ROOM if error.room else Fit.NOT_REWRITABLE
-    if form.prefix is None or first.fill in (Fill.GROW, Fill.KEEP, Fill.TERMINATE):
-        return Fit.LOSSLESS
-    if first.fill is Fill.NULS:
-        same = all(len(form.prefix) == len(r.prefix) for r in region.references)
-        return Fit.LOSSLESS if same or first.field is Field.LOAD_COMMAND else Fit.C_READERS
-    # Another string may begin inside the prefix only if it is its end: "env" or "/env" of "/opt/env".
-    kept = all(r.keep is not None or _name(form.prefix) == _name(r.prefix) for r in region.references)
-    return Fit.LOSSLESS if kept else Fit.C_READERS
-
-
-def _name(prefix: bytes) -> bytes:
-    return prefix.rpartition(b"/")[2]
-
-
-def longest_target(references: Iterable[Reference], forces: Sequence[Force]) -> Optional[int]:
-    """Return the longest target in bytes for which every slot of those forces has room; None: no limit."""
-    limits: List[int] = []
-    for r in references:
-        if r.force not in forces or r.fill is Fill.KEEP:
-            continue
-        if r.field is Field.LOAD_COMMAND and r.fill is Fill.NULS:
-            limits.append(len(r.prefix) + r.room - len(r.archived.rstrip(b"\0")))
-        elif r.fill is not Fill.GROW:
-            wide = r.spelling in (Spelling.UTF16LE, Spelling.UTF16BE)
-            limits.append(len(spelled(r.prefix, r.spelling)) // (2 if wide else 1))
-        elif r.field is Field.SHEBANG:
-            longest = shebang.longest(r.archived, r.prefix)
-            limits += [] if longest is None else [longest]
-    return min(limits, default=None)
 
 
 def _join(region: Region, archived: bytes, names: Sequence[bytes]) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from installer_stub import durable, manifest, match, references, rewrite, walk
+from installer_stub.fit import misfits
 from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable
 from installer_stub.rewrite import Digest, Form, Misfit, Unlike
 from installer_stub.slots import HARMLESS, NOT_REWRITABLE
@@ -56,7 +57,7 @@ def put_in_place(root: bytes, made: Plan, directory: bytes) -> None:
     for path in (*made.staged, *made.links):
         if path.endswith(b".py"):
             # Before the source: whoever comes after an interruption sees a source that is right, and passes it by.
-            _drop_byte_code(os.path.join(root, path))
+            drop_byte_code(os.path.join(root, path))
     for path, staged in made.staged.items():
         lost = durable.replace(staged, os.path.join(root, path))
         made.findings += [Finding(path, -1, DROPPED, what) for what in lost]
@@ -66,7 +67,7 @@ def put_in_place(root: bytes, made: Plan, directory: bytes) -> None:
         durable.symlink(target, os.path.join(root, path), directory)
 
 
-def _drop_byte_code(source: bytes) -> None:
+def drop_byte_code(source: bytes) -> None:
     """Remove the byte code of a source that was rewritten: one of the same size may look fresh."""
     cache = os.path.join(os.path.dirname(source), b"__pycache__")
     stem = os.path.basename(source)[: -len(b"py")]
@@ -115,7 +116,7 @@ class _Stage:
         if first != file.path:
             self._keep_digest(file)
         if first is not None:
-            for reference, misfit in rewrite.misfits(file, self.new):
+            for reference, misfit in misfits(file, self.new):
                 self.plan.findings.append(Finding(first, reference.offset, NO_ROOM, str(misfit)))
 
     def _look(self, path: bytes) -> walk.Found:

@@ -9,6 +9,7 @@ from typing import Iterable, Iterator, List, Set
 
 from installer_stub import quoting, rewrite
 from installer_stub.errors import NoRoom, TargetRefused
+from installer_stub.fit import fit, longest_target, misfits
 from installer_stub.model import Field, Finding, Fit, Force, Manifest, Reference
 from installer_stub.rewrite import Form, Misfit
 
@@ -83,7 +84,7 @@ def check_room(manifest: Manifest, prefix: bytes, demand: Demand = Demand.IN_FOR
     rooms: List[int] = []
     optional = False
     for file in manifest.files:
-        for reference, misfit in rewrite.misfits(file, Form(prefix)):
+        for reference, misfit in misfits(file, Form(prefix)):
             if reference.force not in forces:
                 continue
             optional = optional or reference.force is Force.UNLESS_ALLOWED
@@ -123,16 +124,16 @@ def fits(manifest: Manifest, prefix: bytes) -> Iterator[Fitted]:
     """Tell for every reference to a prefix what becomes of it at the target ``prefix``."""
     form = Form(prefix)
     for file in manifest.files:
-        misfits = {reference: misfit for reference, misfit in rewrite.misfits(file, form)}
+        unfit = dict(misfits(file, form))
         for region in rewrite.regions(file.references):
             first = region.references[0]
             if not first.prefix:
                 continue
-            misfit = misfits.get(first)
+            misfit = unfit.get(first)
             if misfit is None:
-                yield Fitted(file.path, first, rewrite.fit(region, form), "")
+                yield Fitted(file.path, first, fit(region, form), "")
             else:
-                yield Fitted(file.path, first, rewrite.fit(region, form), str(misfit), misfit.need, misfit.room)
+                yield Fitted(file.path, first, fit(region, form), str(misfit), misfit.need, misfit.room)
 
 
 def needing_quotes(manifest: Manifest, prefix: bytes) -> List[Finding]:
@@ -172,7 +173,7 @@ def longest(manifest: Manifest, forces: Iterable[Force]) -> tuple[int, list[byte
     limits = {
         file.path: limit
         for file in manifest.files
-        for limit in [rewrite.longest_target(file.references, wanted)]
+        for limit in [longest_target(file.references, wanted)]
         if limit is not None
     }
     if not limits:

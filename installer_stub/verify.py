@@ -8,9 +8,10 @@ import stat
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from installer_stub import manifest, match, references, staging, walk
+from installer_stub.fit import misfits
 from installer_stub.model import Entry, Fill, Finding, Kind, Relocatable
 from installer_stub.relocate import Tree, listing_of
-from installer_stub.rewrite import Form, Misfit, misfits, slashes
+from installer_stub.rewrite import Form, Misfit, slashes
 from installer_stub.slots import HARMLESS, NOT_REWRITABLE
 
 CHANGED = "changed"

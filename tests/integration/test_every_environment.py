@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from installer_stub import manifest, references, rewrite, state, walk
+from installer_stub.fit import misfits
 from installer_stub.model import Field, Fill, Force, Kind, Manifest, Reference, Relocatable, Spelling
 from installer_stub.rewrite import Form
 from pack.examine import Context, Examined, Job, examine
@@ -127,7 +128,7 @@ def test_files_of_the_interpreter() -> None:
         assert not verdict.error
         archived = _archived(path, verdict)
         file = Relocatable(path, (), len(archived), verdict.archived.sha256, verdict.references)
-        if any(reference.force is Force.ALWAYS for reference, _ in rewrite.misfits(file, form)):
+        if any(reference.force is Force.ALWAYS for reference, _ in misfits(file, form)):
             continue  # that target is refused
         written = _transformed(archived, file, Form(None), form)
         assert [(path, *run) for run in outside(archived, written, file.references, form)] == []

@@ -21,9 +21,10 @@ import pytest
 from fixtures import macos
 from installer_stub import codesign, macho, references
 from installer_stub.classify import Format
+from installer_stub.fit import fit
 from installer_stub.model import Field, Fill, Fit, Force, Reference, Spelling
 from installer_stub.references import Mode, Reading, opened
-from installer_stub.rewrite import Form, fit, regions, transform
+from installer_stub.rewrite import Form, regions, transform
 from installer_stub.slots import HARMLESS, HIDDEN, NOT_REWRITABLE, ODD, UNCERTAIN, is_common
 from tests.conftest import need
 

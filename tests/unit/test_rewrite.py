@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from installer_stub.fit import fit, longest_target, misfits
 from installer_stub.model import Field, Fill, Fit, Force, Reference, Relocatable, Spelling
 from installer_stub.rewrite import (
     Digest,
@@ -20,10 +21,7 @@ from installer_stub.rewrite import (
     Region,
     Unlike,
     digest_spelled,
-    fit,
     length,
-    longest_target,
-    misfits,
     regions,
     slashes,
     transform,
