@@ -16,7 +16,7 @@ from installer_stub.manifest import encode
 from installer_stub.match import Hit
 from installer_stub.model import Spelling
 from installer_stub.slots import ReadAt
-from pack.streams import Stream, span
+from pack.containers.streams import Stream, span
 
 _OPCODES = 4 << 20  # those of a pickle that are counted off: about five seconds
 _PAGES = 1 << 18  # those of a database that are walked: about two seconds

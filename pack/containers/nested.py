@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from installer_stub.slots import ReadAt
-from pack.streams import Decoder, Stream, Unreadable, bunzipped, inflated, span, unlzmaed, unxzed, unzstded
+from pack.containers.streams import Decoder, Stream, Unreadable, bunzipped, inflated, span, unlzmaed, unxzed, unzstded
 
 _END, _LOCAL, _CENTRAL = b"PK\x05\x06", b"PK\x03\x04", b"PK\x01\x02"
 _END64, _END64_LOCATOR, _DESCRIPTOR = b"PK\x06\x06", b"PK\x06\x07", b"PK\x07\x08"

@@ -17,8 +17,8 @@ from installer_stub.manifest import encode
 from installer_stub.match import Hit
 from installer_stub.model import Finding, Spelling
 from installer_stub.slots import NOT_REWRITABLE, UNCERTAIN, ReadAt, is_common
-from pack import nested, values
-from pack.streams import Budget, Exhausted, Stream, Unreadable, decompressed, span
+from pack.containers import nested, values
+from pack.containers.streams import Budget, Exhausted, Stream, Unreadable, decompressed, span
 
 NOT_SEARCHED = "not searched"
 
