@@ -85,6 +85,13 @@ def without_bits(
     return bare, kept, notes
 
 
+def is_privileged(prefix: bytes, found: Found) -> bool:
+    """Whether a program runs with more rights than its user's: the loader then takes no ``$ORIGIN``."""
+    if found.mode & _SPECIAL_BITS:
+        return True
+    return bool(found.mode & 0o111) and _CAPABILITY in _attributes(os.path.join(prefix, found.path))
+
+
 def _unfit(verdict: Examined) -> str:
     """Say why a file does not keep its privileges although it was asked for, or return nothing."""
     if verdict.references or verdict.findings or verdict.layers:

@@ -50,7 +50,8 @@ class Context:
 class Job:
     """A file to examine. ``known``, ``relocatable`` and ``findings`` are what an earlier packing says of it.
 
-    ``elsewhere`` are the other directories from which it can be opened; a ``privileged`` one is setuid or setgid.
+    ``elsewhere`` are the other directories from which it can be opened; a ``privileged`` one runs with other rights
+    than its user's.
     """
 
     path: bytes

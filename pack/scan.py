@@ -92,7 +92,7 @@ def scan(
     recorded = conda.read(environment.prefix) if environment.layout is Layout.CONDA else conda.NONE
     found, notes = _walked(prefix, earlier, leave_out)
     elsewhere = run_paths.directories(found, prefix, environment.names)
-    jobs = [_job(each, recorded, earlier, elsewhere) for each in found if each.kind is Kind.FILE]
+    jobs = [_job(prefix, each, recorded, earlier, elsewhere) for each in found if each.kind is Kind.FILE]
     context = Context(prefix, environment.names, earlier.forms, grow_run_paths)
     verdicts = list(_examined(jobs, context, workers or os.cpu_count() or 1, progress))
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
@@ -148,7 +148,9 @@ def _require_readable(environment: Environment, notes: Sequence[Finding], ignore
         )
 
 
-def _job(found: Found, recorded: conda.Records, earlier: Earlier, elsewhere: Mapping[bytes, tuple[bytes, ...]]) -> Job:
+def _job(
+    prefix: bytes, found: Found, recorded: conda.Records, earlier: Earlier, elsewhere: Mapping[bytes, tuple[bytes, ...]]
+) -> Job:
     return Job(
         found.path,
         found.size,
@@ -158,7 +160,7 @@ def _job(found: Found, recorded: conda.Records, earlier: Earlier, elsewhere: Map
         earlier.relocatables.get(found.path),
         earlier.findings.get(found.path, ()),
         elsewhere.get(found.path, ()),
-        bool(found.mode & 0o6000),
+        entries.is_privileged(prefix, found),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from installer_stub import walk
 from installer_stub.model import Finding, Kind
 from pack import entries
 from pack.archive import Privileges
@@ -221,3 +222,15 @@ def make_special(path: Path, kind: str) -> None:
         os.mknod(path, types[kind] | 0o600, os.makedev(1, 3))
     except PermissionError:
         pytest.skip("no devices may be made here")
+
+
+@needs_root
+def test_a_program_with_capabilities_is_privileged(tmp_path: Path) -> None:
+    """The loader takes no $ORIGIN for it, as for one that is setuid."""
+    for name, mode in (("plain", 0o755), ("setuid", 0o4755), ("capable", 0o755)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    attribute(tmp_path / "capable", "security.capability", CAPABILITY)
+    looked = {name: walk.look(bytes(tmp_path), name.encode()) for name in ("plain", "setuid", "capable")}
+    privileged = {name: entries.is_privileged(bytes(tmp_path), found) for name, found in looked.items()}
+    assert privileged == {"plain": False, "setuid": True, "capable": True}
