@@ -129,6 +129,11 @@ class Relocatable:
     sha256: str
     references: Tuple[Reference, ...]  # by offset
 
+    @property
+    def is_rewritten(self) -> bool:
+        """Whether relocation writes anything into it: not if packing made all that it names relative."""
+        return any(reference.fill is not Fill.KEEP for reference in self.references)
+
 
 @dataclass(frozen=True)
 class Entry:

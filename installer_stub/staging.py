@@ -45,7 +45,7 @@ def plan(root: bytes, listed: Manifest, current: State, directory: bytes, known:
     With ``known``, the full list, every file that it does not vouch for is searched, too.
     """
     stage = _Stage(root, listed, current, directory)
-    for file in listed.files:
+    for file in stage.files:
         stage.file(file)
     if known is not None:
         stage.unknown(known)
@@ -90,8 +90,9 @@ class _Stage:
         self.directory = directory
         self.plan = Plan()
         self.new = Form(root, self.plan.digests)
-        self._files = {file.path: file for file in listed.files}
-        self._digested = {r.of for file in listed.files for r in file.references if r.of}
+        self.files = [file for file in listed.files if file.is_rewritten]
+        self._files = {file.path: file for file in self.files}
+        self._digested = {r.of for file in self.files for r in file.references if r.of}
         self._visited: Set[bytes] = set()
         self._behind: Dict[bytes, bool] = {b"": False}  # directory -> whether a symlink leads there
 
@@ -181,7 +182,7 @@ class _Stage:
     def unknown(self, known: Listing) -> None:
         """Stage every file that the full list does not vouch for and that names an earlier prefix."""
         entries = {entry.path: entry for entry in known.entries}
-        names = {name for file in self.listed.files for name in file.names}
+        names = {name for file in self.files for name in file.names}
         ours = set(self.listed.added)
 
         def skip(path: bytes) -> bool:

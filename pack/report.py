@@ -49,7 +49,7 @@ def as_json(scan: Scan) -> dict[str, Any]:
         "references": _counted(slot.field.value for slot in slots),
         "made_relative": len(every) - len(slots),
         "harmless": sum(slot.force is Force.NEVER and slot.prefix != b"" for slot in slots),
-        "files_with_references": len(scan.manifest.files),
+        "files_with_references": sum(file.is_rewritten for file in scan.manifest.files),
         "prefixes": [encode(prefix) for prefix in scan.manifest.prefixes],
         "limits": limits(scan),
         "findings": [finding(each) for each in scan.listing.findings],

@@ -359,3 +359,12 @@ def test_is_in_form_wants_every_byte(tree: Tree) -> None:
 def test_was_relocated() -> None:
     assert not staging.was_relocated(ARCHIVED)
     assert staging.was_relocated(State((*ARCHIVED.stands, Stand(Form(b"/a")))))
+
+
+def test_what_was_made_relative_is_not_even_read(tree: Tree) -> None:
+    """A file of which packing left nothing to rewrite is as any other: neither staged nor counted as right."""
+    relative = Reference(0, 11, OLD, Field.RUN_PATH, Spelling.PLAIN, Fill.KEEP, Force.ALWAYS, b"/old/prefix")
+    path = tree.add("lib/x.so", b"$ORIGIN\0fix\0", slots=[relative])
+    path.chmod(0)
+    made = tree.plan()
+    assert (made.staged, made.right, made.findings) == ({}, 0, [])
