@@ -212,7 +212,7 @@ class _Stage:
             self.plan.findings.append(Finding(found.path, -1, "unreadable", error.strerror or ""))
             return
         self.plan.findings += [f for f in reading.findings if f.what != HARMLESS]
-        stale = tuple(reference for reference in reading.references if reference.prefix != self.root)
+        stale = tuple(each for each in reading.references if each.prefix not in (b"", self.root))
         if not reading.text:
             self.plan.findings += [
                 Finding(found.path, r.offset, NOT_REWRITABLE, "a binary that packing did not see") for r in stale

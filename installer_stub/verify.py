@@ -137,7 +137,7 @@ def _left_over(
         return
     for reference in reading.references:
         # The search takes the longest at each place, so a stale prefix inside the current one is no hit.
-        if reference.prefix == current or reference.offset in right:
+        if reference.prefix in (b"", current) or reference.offset in right:
             continue
         if not any(start < reference.offset < end for start, end in tails):
             yield Finding(found.path, reference.offset, LEFT_OVER, os.fsdecode(reference.prefix))
