@@ -193,20 +193,22 @@ class Slots:
 
     def byte_code(self, hits: Sequence[Hit]) -> None:
         """Byte code is never rewritten: its strings are counted, and its importer mends the file names."""
-        harmless = False
+        constants: List[bytecode.Constant] = []
         if self.size <= _BYTECODE:
             try:
-                constants = bytecode.strings(self.read_at(0, self.size))
-                roles = [(c.offset, c.offset + c.length, c.role) for c in constants]
-                names = [(a, b) for a, b, role in roles if role is bytecode.Role.FILENAME]
-                harmless = bool(names) and all(any(a <= h.offset < b for a, b in names) for h in hits)
+                constants = list(bytecode.strings(self.read_at(0, self.size)))
             except (bytecode.OddBytecode, bytecode.UnknownBytecode) as error:
                 self.findings.append(Finding(self.path, -1, ODD, str(error)))
-        if harmless:
-            detail = f"{len(hits)} names of sources, which Python mends"
-            self.findings.append(Finding(self.path, hits[0].offset, HARMLESS, detail))
-        else:
-            self.refuse(hits, "a constant in byte code")
+        names: List[Hit] = []
+        for hit in hits:
+            around = next((c for c in constants if c.offset <= hit.offset < c.offset + c.length), None)
+            if around is not None and around.role is bytecode.Role.FILENAME:
+                names.append(hit)
+            elif around is None or self._certain(_alone(hit, around), text=False):
+                self.refuse([hit], "a constant in byte code")
+        if names:
+            detail = f"{len(names)} names of sources, which Python mends"
+            self.findings.append(Finding(self.path, names[0].offset, HARMLESS, detail))
 
     def refuse(self, hits: Iterable[Hit], why: str) -> None:
         """Nothing can be rewritten there."""
@@ -282,6 +284,12 @@ class Slots:
         if self.xml and spelled(hit.prefix, Spelling.XML) == hit.needle:
             return Spelling.XML
         return Spelling.PLAIN
+
+
+def _alone(hit: Hit, constant: bytecode.Constant) -> Hit:
+    """Give a hit no neighbours but those in its own constant: before it may stand a length, behind it a type."""
+    before, behind = hit.offset - constant.offset, constant.offset + constant.length - hit.offset - len(hit.needle)
+    return replace(hit, left=hit.left[max(len(hit.left) - before, 0) :], right=hit.right[: max(behind, 0)])
 
 
 def _loaded(parsed: elf.Elf) -> Dict[int, Tuple[Field, int]]:

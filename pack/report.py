@@ -69,7 +69,8 @@ def as_text(scan: Scan) -> str:
         f"{_joined(facts['references'])}",
     ]
     if facts["made_relative"]:
-        lines.append(f"relative    {facts['made_relative']:,} run paths: made relative to their files, never rewritten")
+        paths = "run path" if facts["made_relative"] == 1 else "run paths"
+        lines.append(f"relative    {facts['made_relative']:,} {paths}: made relative to the file, never rewritten")
     if facts["harmless"]:
         lines.append(f"harmless    {facts['harmless']:,} of them: debug information, static archives, names of sources")
     lines += limits_text(scan)
