@@ -169,7 +169,10 @@ def undo(region: Region, current: bytes, form: Form) -> bytes:
     Raises Unlike where the bytes cannot be those of that form. The file's hash has the last word.
     """
     first = region.references[0]
-    if form.prefix is None or first.fill is Fill.KEEP:
+    if first.fill is Fill.KEEP:
+        return current
+    if form.prefix is None:
+        _require_recorded(region, current)
         return current
     if first.field is Field.PAGE_HASH:
         return first.archived
@@ -188,6 +191,14 @@ def undo(region: Region, current: bytes, form: Form) -> bytes:
     if expected != current:
         raise Unlike(f"{current[:80]!r} is not {expected[:80]!r}")
     return archived
+
+
+def _require_recorded(region: Region, archived: bytes) -> None:
+    """Hold the archived bytes of a region against its references: a hash tells nothing of where the slots are."""
+    for reference in region.references:
+        recorded = reference.archived or spelled(reference.prefix, reference.spelling)
+        if not archived.startswith(recorded, reference.offset - region.start):
+            raise Unlike(f"the manifest names {recorded[:80]!r} at byte {reference.offset}, and it is not there")
 
 
 def _undo_string(region: Region, current: bytes, prefix: bytes) -> bytes:

@@ -16,6 +16,7 @@ from installer_stub.errors import VerifyFailed
 from installer_stub.model import Kind
 
 BLOCK = 512
+SPECIAL_BITS = 0o6000  # setuid and setgid
 RECORD = 20 * BLOCK  # tars fill the whole archive up to a multiple of it
 _PIECE = 1 << 20
 _MOST_EXTENDED = 1 << 20  # bytes of a header that carries a long name or attributes
@@ -26,7 +27,7 @@ _OCTAL = re.compile(rb" *([0-7]*)[ \0]*\Z")
 _RECORD_OF_PAX = re.compile(rb"([1-9][0-9]{0,6}) ")
 _TIME = re.compile(rb"(-?[0-9]{1,18})(\.[0-9]*)?\Z")
 _CAPABILITY = b"SCHILY.xattr.security.capability"
-_PAX_IGNORED = {b"atime", b"ctime", b"comment"}
+_PAX_IGNORED = {b"atime", b"ctime", b"comment", b"hdrcharset"}  # names are bytes here, whatever the charset
 _PAX_KNOWN = {b"path", b"linkpath", b"size", b"mtime", b"uid", b"gid", b"uname", b"gname", _CAPABILITY}
 
 _KINDS = {b"0": Kind.FILE, b"\0": Kind.FILE, b"1": Kind.HARD_LINK, b"2": Kind.SYMLINK, b"5": Kind.DIRECTORY}
@@ -39,6 +40,17 @@ class ArchiveDamaged(VerifyFailed):
 
 
 @dataclass(frozen=True)
+class Privileges:
+    """The owner of a setuid or setgid file, by number and by name, and a file capability, or none."""
+
+    uid: int
+    gid: int
+    user: bytes
+    group: bytes
+    capability: bytes  # the extended attribute security.capability
+
+
+@dataclass(frozen=True)
 class Member:
     """One member as its headers describe it; ``size`` bytes of content are read from the stream."""
 
@@ -48,11 +60,7 @@ class Member:
     size: int
     mtime: int  # whole seconds
     target: bytes  # of a symlink as it is written; of a hard link, a path as above
-    uid: int
-    gid: int
-    user: bytes
-    group: bytes
-    capability: bytes  # the extended attribute security.capability, or empty
+    privileges: Optional[Privileges] = None  # of a file that runs as somebody else than its caller
 
 
 class TarStream:
@@ -139,7 +147,7 @@ class TarStream:
         return fields
 
     def _member(self, fields: Any, extended: Dict[bytes, bytes]) -> Member:
-        name, mode, uid, gid, size, mtime, _, type_, target, magic, user, group, _, _, prefix = fields
+        name, mode, _, _, size, mtime, _, type_, target, magic, _, _, _, _, prefix = fields
         path = extended.get(b"path")
         if path is None:
             path = _text(name)
@@ -151,7 +159,7 @@ class TarStream:
         if kind is Kind.DIRECTORY and path.endswith(b"/"):
             path = path[:-1]
         self._require_inside(path, path)
-        to = extended.get(b"linkpath", _text(target))
+        to = extended.get(b"linkpath") or _text(target)
         if kind is Kind.HARD_LINK:
             self._require_inside(path, to)
         elif kind is Kind.SYMLINK and (not to or b"\0" in to):
@@ -159,17 +167,23 @@ class TarStream:
         length = self._decimal(extended[b"size"]) if b"size" in extended else self._number(size)
         if length < 0 or (length and kind is not Kind.FILE):
             self._refuse(f"{path!r} has {length} bytes of content")
+        bits = self._number(mode)
         return Member(
             path,
             kind,
-            self._number(mode),
+            bits,
             length,
             self._time(extended[b"mtime"]) if b"mtime" in extended else self._number(mtime),
-            to if kind in (Kind.HARD_LINK, Kind.SYMLINK) else b"",
-            self._decimal(extended[b"uid"]) if b"uid" in extended else self._number(uid),
-            self._decimal(extended[b"gid"]) if b"gid" in extended else self._number(gid),
-            extended.get(b"uname", _text(user)),
-            extended.get(b"gname", _text(group)),
+            to if kind is Kind.HARD_LINK or kind is Kind.SYMLINK else b"",
+            self._privileges(fields, extended) if bits & SPECIAL_BITS or _CAPABILITY in extended else None,
+        )
+
+    def _privileges(self, fields: Any, extended: Dict[bytes, bytes]) -> Privileges:
+        return Privileges(
+            self._decimal(extended[b"uid"]) if b"uid" in extended else self._number(fields[2]),
+            self._decimal(extended[b"gid"]) if b"gid" in extended else self._number(fields[3]),
+            extended.get(b"uname", _text(fields[10])),
+            extended.get(b"gname", _text(fields[11])),
             extended.get(_CAPABILITY, b""),
         )
 

@@ -70,23 +70,6 @@ def library(format: Format) -> str:
     }.get(format, "")
 
 
-def zstandard_expander(window: int) -> Callable[[bytes], bytes]:
-    """Return a function that takes the next bytes of one zstd frame and returns what they hold.
-
-    That may be all that they can be expanded to. It raises ValueError for bytes that are no zstd, and for a
-    frame that refers further back than ``window`` bytes.
-    """
-    engine = zstandard.ZstdDecompressor(max_window_size=window).decompressobj()
-
-    def expand(packed: bytes) -> bytes:
-        try:
-            return engine.decompress(packed)
-        except zstandard.ZstdError as error:
-            raise ValueError(str(error)) from error
-
-    return expand
-
-
 def compressor(
     out: Writable, format: Format, level: int | None = None, threads: int = 1, threads_asked: bool = False
 ) -> Compressor:

@@ -116,6 +116,14 @@ def infer(output: str | os.PathLike[str]) -> Format:
     )
 
 
+def stem(name: str) -> str | None:
+    """Return the name of an archive without its suffix; None where it has none that is known."""
+    for suffix in _SUFFIXES:
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return None
+
+
 def parse(name: str) -> Format | None:
     """Return the format that a ``--format`` name stands for; None for ``infer``.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from installer_stub.classify import Format
 from installer_stub.slots import ReadAt
-from pack import compress
+from pack.expand import zstandard_expander
 
 PIECE = 256 << 10
 WINDOW = 128 << 20  # what a decompressor may keep of the past: xz -9 and zstd --long=27 keep no more
@@ -208,7 +208,7 @@ def _blocks(source: Stream, layer: int) -> Iterator[bytes]:
         return
     single, checksum = head[4] >> 5 & 1, head[4] >> 2 & 1
     content = (single, 2, 4, 8)[head[4] >> 6]
-    expand = compress.zstandard_expander(WINDOW)
+    expand = zstandard_expander(WINDOW)
     packed = head + exactly((0 if single else 1) + (0, 1, 2, 4)[head[4] & 3] + content)
     last = 0
     try:

@@ -361,8 +361,17 @@ def test_no_room(reference: Reference, target: bytes, need: int, room: int) -> N
     file = Relocatable(b"f", (), 100, "0" * 64, (reference,))
     [(refused, misfit)] = misfits(file, Form(target))
     assert (refused, misfit.need, misfit.room) == (reference, need, room)
+    data = (reference.archived or spelled(reference.prefix, reference.spelling)).ljust(40, b"x")
     with pytest.raises(Misfit):
-        in_form(b"x" * 40, [reference], Form(target))
+        in_form(data, [reference], Form(target))
+
+
+@pytest.mark.parametrize("fill", [fill for fill in Fill if fill is not Fill.KEEP])
+def test_a_slot_where_the_manifest_is_wrong_is_told(fill: Fill) -> None:
+    """The hash of a file is right whatever a damaged manifest says of the places in it."""
+    data = b"before /old/place/env/lib\0after"
+    with pytest.raises(Unlike, match=r"at byte 8, and it is not there"):
+        in_form(data, [slot(8, 14, fill)], Form(b"/n/env"))
 
 
 def test_all_misfits_of_a_file_are_told() -> None:

@@ -1,0 +1,290 @@
+"""From a tar stream to a tree that stands relocated: one pass, every byte hashed as it goes by.
+
+What may come is decided in ``admission``. Files with references get their new form on the way, but for those
+that hold digests of others: these come last, in the order file, RECORD, conda-meta.
+"""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import io
+import os
+import pwd
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Optional, Set, Tuple
+
+from installer_stub import activation, durable, relocate, rewrite, staging, state, target
+from installer_stub.admission import Archive, Guard, Read, refused
+from installer_stub.fit import misfits
+from installer_stub.model import Field, Finding, Kind, Reference, Relocatable
+from installer_stub.rewrite import Digest, Form
+from installer_stub.state import Stand, State
+from installer_stub.tarstream import ArchiveDamaged, Member, Privileges, damaged
+
+_PIECE = 1 << 20
+_ZEROS = bytes(_PIECE)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What was unpacked: how many members, how many files with references changed or stayed as archived."""
+
+    members: int
+    written: int
+    right: int
+    findings: Tuple[Finding, ...]
+
+
+def extract(
+    archive: Archive, tree: bytes, prefix: Optional[bytes], progress: Callable[[int], object] = lambda count: None
+) -> Extracted:
+    """Fill the empty directory ``tree`` from an archive, relocated to ``prefix``; None leaves it as archived.
+
+    For the prefix there must be room (``target.check_room``). Files that are not to stay are put beside
+    ``tree``. ``progress`` is told the bytes of content. Raises ArchiveDamaged, and OSError where something
+    cannot be written; then the tree is not to be used.
+    """
+    root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        extraction = _Extraction(archive, tree, root, prefix)
+        for member, content in archive.head:
+            extraction.take(member, io.BytesIO(content).read)
+        while True:
+            following = archive.stream.next()
+            if following is None:
+                break
+            extraction.take(following, archive.stream.read)
+            progress(following.size)
+        return extraction.finish()
+    finally:
+        os.close(root)
+
+
+class _Extraction:
+    """The tree as it grows. Names are opened relative to ``root``, a descriptor: the longest fit as they do later."""
+
+    def __init__(self, archive: Archive, tree: bytes, root: int, prefix: Optional[bytes]) -> None:
+        self._listed = archive.manifest
+        self._tree = tree
+        self._root = root
+        self._digests: Dict[bytes, Digest] = {}
+        self._new = Form(prefix, self._digests)
+        self._entries = {entry.path: entry for entry in archive.listing.entries}
+        rewritten = [file for file in archive.manifest.files if file.is_rewritten]
+        self._files = {file.path: file for file in rewritten} if prefix is not None else {}
+        self._digested = {r.of for file in rewritten for r in file.references if r.of}
+        self._guard = Guard(archive)
+        self._directories: List[Member] = []
+        self._late: Dict[bytes, Tuple[Member, bytes]] = {}  # -> with its archived bytes, beside the tree
+        self._links: List[Member] = []
+        self._changed: Set[bytes] = set()
+        self._findings: List[Finding] = []
+        self._privileged = os.geteuid() == 0
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+
+    def take(self, member: Member, read: Read) -> None:
+        """Put one member into the tree, if it may be there."""
+        self._guard.admit(member)
+        if member.kind is Kind.DIRECTORY:
+            os.mkdir(member.path, 0o700, dir_fd=self._root)
+            self._directories.append(member)
+        elif member.kind is Kind.SYMLINK:
+            os.symlink(member.target, member.path, dir_fd=self._root)
+            times = (member.mtime * 10**9, member.mtime * 10**9)
+            os.utime(member.path, ns=times, dir_fd=self._root, follow_symlinks=False)
+        elif member.kind is Kind.HARD_LINK:
+            self._links.append(member)
+        elif any(r.field is Field.DIGEST for r in self._references(member.path)):
+            staged = os.path.join(os.path.dirname(self._tree), b"late-%d" % len(self._late))
+            with open(staged, "wb") as out:
+                self._compare(member, _copied(read, member.size, out.write))
+            self._late[member.path] = (member, staged)
+        else:
+            self._file(member, read)
+
+    def _references(self, path: bytes) -> Tuple[Reference, ...]:
+        file = self._files.get(path)
+        return file.references if file is not None else ()
+
+    def _file(self, member: Member, read: Read) -> None:
+        """Make a file, in its new form if it has one."""
+        file = self._files.get(member.path)
+        hashed = file is not None
+        descriptor = os.open(member.path, _NEW, 0o600, dir_fd=self._root)
+        try:
+            sink = _Sink(descriptor, hashed)
+            if file is None:
+                self._compare(member, _copied(read, member.size, sink.write))
+            else:
+                self._compare(member, self._transformed(file, read, sink))
+            sink.end()
+            self._dress(member, descriptor)
+            if not hashed or sink.digest.sha256 == self._entries[member.path].sha256:
+                os.utime(descriptor, ns=(member.mtime * 10**9, member.mtime * 10**9))
+            else:
+                self._changed.add(member.path)
+            if hashed and member.path in self._digested:
+                self._digests[member.path] = sink.digest
+        finally:
+            os.close(descriptor)
+
+    def _transformed(self, file: Relocatable, read: Read, sink: _Sink) -> Digest:
+        try:
+            return rewrite.transform(read, sink.write, rewrite.regions(file.references), Form(None), self._new)
+        except ArchiveDamaged:
+            raise
+        except ValueError as error:  # Unlike or Misfit: there was room, so the bytes are not what was recorded
+            raise damaged(f"{os.fsdecode(file.path)!r}: {error}") from error
+
+    def _compare(self, member: Member, digest: Digest) -> None:
+        entry = self._entries.get(member.path)
+        if entry is not None and digest != (entry.sha256, entry.size):
+            raise refused(member, "has other bytes than the manifest says")
+
+    def _dress(self, member: Member, descriptor: int) -> None:
+        """Give a file its mode; to a privileged one, if this user can, its owner and capability, too."""
+        privileges = member.privileges
+        if not self._privileged:
+            # As tars do: what a user other than root gets is subject to the umask.
+            os.fchmod(descriptor, member.mode & 0o777 & ~self._umask)
+            if privileges is not None:
+                self._findings.append(Finding(member.path, -1, staging.DROPPED, "privileges"))
+            return
+        if privileges is not None:
+            os.fchown(descriptor, _uid(privileges), _gid(privileges))
+        os.fchmod(descriptor, member.mode)  # behind the owner, whose change takes these bits away
+        if privileges is not None and privileges.capability:
+            try:
+                os.setxattr(descriptor, "security.capability", privileges.capability)
+            except OSError:
+                self._findings.append(Finding(member.path, -1, staging.DROPPED, "file capability"))
+
+    def finish(self) -> Extracted:
+        """Do what needs all files: digests, links, the state, the scripts; directories get their modes and times."""
+        self._guard.require_all()
+        try:
+            for path in self._late:
+                self._finish_late(path)
+        except RecursionError as error:
+            raise damaged("the digests in its files are of each other") from error
+        for link in self._links:
+            first, name = (os.path.join(self._tree, path) for path in (link.target, link.path))
+            durable.link(first, name, os.path.dirname(self._tree))
+            if link.target in self._changed:
+                self._changed.add(link.path)
+        for path in self._changed:
+            if path.endswith(b".py"):
+                staging.drop_byte_code(os.path.join(self._tree, path))
+        if self._new.prefix is not None:
+            self._settle(self._new.prefix)
+        self._finish_directories()
+        names = {name for file in self._files.values() for name in (file.path, *file.names)}
+        right = sum(path not in self._changed for path in self._files)
+        return Extracted(self._guard.count, len(names & self._changed), right, tuple(self._findings))
+
+    def _finish_late(self, path: bytes) -> None:
+        """Write a file that holds digests, after those that it holds the digests of: file, RECORD, conda-meta."""
+        member, staged = self._late[path]
+        if not os.path.exists(staged):
+            return  # it was done for one that holds its digest
+        with open(staged, "rb") as reading:
+            os.unlink(staged)
+            for reference in self._references(path):
+                if reference.of in self._late:
+                    self._finish_late(reference.of)
+            self._file(member, reading.read)
+
+    def _settle(self, prefix: bytes) -> None:
+        """Write the state and the scripts as a relocation does."""
+        for file in self._files.values():
+            for reference, misfit in misfits(file, self._new):
+                self._findings.append(Finding(file.path, reference.offset, staging.NO_ROOM, str(misfit)))
+        self._findings += target.needing_quotes(self._listed, prefix)
+        done = State((Stand(self._new),), state.host_name(), (prefix,))
+        self._write(state.STATE, state.dump(done), 0o644)
+        scripts, findings = relocate.activation_scripts(self._tree, prefix, self._listed)
+        for path, content in scripts.items():
+            self._write(path, content, activation.MODE)
+        self._findings += findings
+
+    def _write(self, path: bytes, content: bytes, mode: int) -> None:
+        full = os.path.join(self._tree, path)
+        if os.path.lexists(full):
+            with open(full, "rb") as written:
+                if written.read() == content:
+                    return
+            os.unlink(full)
+        descriptor = os.open(path, _NEW, 0o600, dir_fd=self._root)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(path, mode if self._privileged else mode & ~self._umask, dir_fd=self._root)
+
+    def _finish_directories(self) -> None:
+        for member in reversed(self._directories):
+            descriptor = os.open(member.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root)
+            try:
+                self._dress(member, descriptor)
+                os.utime(descriptor, ns=(member.mtime * 10**9, member.mtime * 10**9))
+            finally:
+                os.close(descriptor)
+
+
+class _Sink:
+    """A new file; whole megabytes of zeros become holes in it."""
+
+    def __init__(self, descriptor: int, hashed: bool) -> None:
+        self._descriptor = descriptor
+        self._hasher = hashlib.sha256() if hashed else None
+        self._size = 0
+
+    def write(self, piece: bytes) -> None:
+        """Take the next bytes."""
+        self._size += len(piece)
+        if self._hasher is not None:
+            self._hasher.update(piece)
+        if piece == _ZEROS:
+            os.lseek(self._descriptor, _PIECE, os.SEEK_CUR)
+            return
+        count = os.write(self._descriptor, piece)
+        while count < len(piece):
+            piece = piece[count:]
+            count = os.write(self._descriptor, piece)
+
+    def end(self) -> None:
+        """Let the file end where its content does, also behind a hole."""
+        if self._size >= _PIECE:
+            os.ftruncate(self._descriptor, self._size)
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what was written."""
+        return Digest(self._hasher.hexdigest() if self._hasher is not None else "", self._size)
+
+
+def _copied(read: Read, size: int, write: Callable[[bytes], object]) -> Digest:
+    hasher = hashlib.sha256()
+    left = size
+    while left:
+        piece = read(min(left, _PIECE))
+        hasher.update(piece)
+        write(piece)
+        left -= len(piece)
+    return Digest(hasher.hexdigest(), size)
+
+
+def _uid(privileges: Privileges) -> int:
+    """Tell the owner, by name where this machine knows it, as tars do."""
+    try:
+        return pwd.getpwnam(os.fsdecode(privileges.user)).pw_uid
+    except (KeyError, ValueError):
+        return privileges.uid
+
+
+def _gid(privileges: Privileges) -> int:
+    try:
+        return grp.getgrnam(os.fsdecode(privileges.group)).gr_gid
+    except (KeyError, ValueError):
+        return privileges.gid
