@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import platform
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from installer_stub.model import Finding
+    from installer_stub.target import Demand
     from pack.archive import Format
     from pack.environment import Environment
+    from pack.stub.store import Stub
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FORMATS = "tar, tar.gz (tgz), tar.bz2 (tbz2), tar.xz (txz), tar.zst (tzst), no-archive (a directory)"
@@ -84,6 +87,7 @@ _grow_option = click.option(
     help="Keep setuid and setgid bits and file capabilities, and their owners; see docs/entries.md.",
 )
 @_grow_option
+@click.option("--no-stub", is_flag=True, help="Carry no frozen relocator, where there is no Python; see docs/stub.md.")
 @click.version_option(package_name="relopack", prog_name="pack")
 @click.pass_context
 def pack(
@@ -99,6 +103,7 @@ def pack(
     ignore_unreadable: bool,
     keep_setuid: bool,
     grow: bool,
+    no_stub: bool,
 ) -> None:
     """Make an installed environment relocatable and write it into one file.
 
@@ -115,8 +120,10 @@ def pack(
                 f"Put them behind it: pack {context.invoked_subcommand} -p PREFIX",
             )
         return
+    from installer_stub.model import Fill
     from pack import report
     from pack.compress import library
+    from pack.stub import carry
     from pack.write import Options, write
 
     environment = _environment(name, prefix)
@@ -125,7 +132,7 @@ def pack(
         path = None
     else:
         path = Path(output.rstrip("/") or "/") if output else Path(f"{environment.name}.{format.value}")
-    options = Options(path, format, force, level, _threads(threads), ignore_unreadable, keep_setuid, grow)
+    options = Options(path, format, force, level, _threads(threads), ignore_unreadable, keep_setuid, grow, not no_stub)
     with _Bar(quiet) as bar:
         found = write(environment, options, _version(), bar)
     if quiet or path is None:
@@ -133,13 +140,16 @@ def pack(
     size = f", {path.stat().st_size / 1e6:,.1f} MB" if path.is_file() else ""
     if library(format):  # another version of it may write other bytes
         size += f" by {library(format)}"
-    slots = sum(len(file.references) for file in found.manifest.files)
+    rewritten = [file for file in found.manifest.files if file.is_rewritten]
+    slots = sum(reference.fill is not Fill.KEEP for file in rewritten for reference in file.references)
     click.echo(
         f"{path}: {len(found.items):,} entries{size}; {slots:,} references in "
-        f"{len(found.manifest.files):,} files are rewritten where it goes"
+        f"{len(rewritten):,} files are rewritten where it goes"
     )
     for line in report.warnings(found):
         click.echo(line, err=True)
+    if not no_stub and (advice := carry.advice(found)):
+        click.echo(advice, err=True)
 
 
 @pack.command("scan")
@@ -185,6 +195,58 @@ def _scan(
         _print(report.as_json(found) if as_json else report.as_text(found))
 
 
+@pack.command("unpack")
+@click.argument("archive", metavar="ARCHIVE")
+@click.option("-p", "--prefix", "target", metavar="DIR", help="Where to (default: the archive's name, here).")
+@click.option("--no-relocate", is_flag=True, help="Leave the files as archived; the first activation relocates them.")
+@click.option("--allow-unrelocated", is_flag=True, help="Permit C strings without room to keep the old path.")
+@click.option("--strict", is_flag=True, help="Refuse a directory where not every reference is written without loss.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _unpack(
+    archive: str,
+    target: str | None,
+    no_relocate: bool,
+    allow_unrelocated: bool,
+    strict: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Unpack an archive, relocated to where it goes, in one pass; - is standard input.
+
+    The directory appears complete or not at all. It must not exist, or be empty.
+    """
+    from pack import unpack as unpacking
+
+    if no_relocate and (allow_unrelocated or strict):
+        raise UsageError("--no-relocate contradicts --allow-unrelocated and --strict", "Give one of them.")
+    demand = _demand(allow_unrelocated, strict)
+    source = None if archive == "-" else Path(archive)
+    if target is not None:
+        to = Path(target)
+    elif source is not None:
+        to = unpacking.default_target(source)
+    else:
+        raise UsageError("standard input has no name for the directory", "Name one with -p DIR.")
+    with _Bar(quiet or as_json) as bar:
+        path, done = unpacking.unpack(unpacking.Options(source, to, not no_relocate, demand), bar)
+    if as_json:
+        counts = {"members": done.members, "written": done.written, "right": done.right}
+        _print({"prefix": _shown(os.fsencode(path)), **counts, "findings": _findings(done.findings)})
+    elif not quiet:
+        files = f"{done.written} files rewritten, {done.right} right already"
+        _print(f"{_shown(os.fsencode(path))}: {done.members:,} members; {'as archived' if no_relocate else files}")
+        _print_findings(done.findings)
+
+
+def _demand(allow_unrelocated: bool, strict: bool) -> Demand:
+    from installer_stub.target import Demand
+
+    if allow_unrelocated and strict:
+        raise UsageError("--allow-unrelocated and --strict contradict each other", "Give one of them.")
+    return Demand.STRICT if strict else Demand.ALLOW_UNRELOCATED if allow_unrelocated else Demand.IN_FORCE
+
+
 @pack.command("relocate")
 @click.argument("tree", metavar="PREFIX")
 @click.option("--allow-unrelocated", is_flag=True, help="Permit C strings without room to keep the old path.")
@@ -194,11 +256,8 @@ def _scan(
 def _relocate(tree: str, allow_unrelocated: bool, strict: bool, no_rescan: bool, as_json: bool) -> None:
     """Rewrite an unpacked environment for the place where it stands."""
     from installer_stub import relocate
-    from installer_stub.target import Demand
 
-    if allow_unrelocated and strict:
-        raise UsageError("--allow-unrelocated and --strict contradict each other", "Give one of them.")
-    demand = Demand.STRICT if strict else Demand.ALLOW_UNRELOCATED if allow_unrelocated else Demand.IN_FORCE
+    demand = _demand(allow_unrelocated, strict)
     outcome = relocate.relocate(relocate.open_tree(os.fsencode(tree)), demand, rescan=not no_rescan)
     if as_json:
         facts = {"prefix": _shown(outcome.target), "written": outcome.written, "right": outcome.right}
@@ -229,7 +288,7 @@ def _status(tree: str, as_json: bool) -> None:
         _print(f"interrupted   files may be in any of these forms: {', '.join(named)}")
     else:
         _print(f"relocated to  {named[0] if stands[0] is not None else 'nothing yet: it is as archived'}")
-    stale = len(opened.manifest.files)
+    stale = sum(file.is_rewritten for file in opened.manifest.files)
     _print("up to date" if current else f"stale         {stale} files; bin/conda-unpack mends them")
 
 
@@ -255,6 +314,80 @@ def _verify(tree: str, as_json: bool) -> None:
         )
     if not as_json:
         _print(f"{_shown(opened.root)}: {len(opened.manifest.files)} files with references, and all others, are right")
+
+
+@pack.group("stub")
+def _stub() -> None:
+    """Build and find the frozen relocator, for environments without Python."""
+
+
+_ARCHITECTURES = ("x86_64", "aarch64")  # those of pack.stub.toolchain, which only these commands import
+
+
+@_stub.command("build")
+@click.option("--arch", type=click.Choice(_ARCHITECTURES), help="What to build it for (default: this machine's).")
+@click.option(
+    "--sources",
+    metavar="DIR",
+    help="Where the source archives of CPython 3.11, zlib and libffi lie (default: relopack/sources in the cache).",
+)
+def _stub_build(arch: str | None, sources: str | None) -> None:
+    """Build the frozen relocator of this version of pack, unless it is in the cache; print where it lies.
+
+    It starts on every Linux with glibc 2.17 or newer. The compiler and PyInstaller come from the package index.
+    """
+    from pack.stub import freeze
+
+    built = freeze.build(arch or platform.machine(), Path(sources) if sources else None, _step)
+    _print(_stub_line(built))
+    _print(_shown(os.fsencode(built.program)))
+
+
+def _step(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@_stub.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _stub_list(as_json: bool) -> None:
+    """Print each frozen relocator in the cache: for what, its size, its glibc and its SHA-256."""
+    from dataclasses import asdict
+
+    from pack.stub import store
+
+    kept = store.stubs()
+    if as_json:
+        _print([{**asdict(each.record), "current": each.is_current, "path": str(each.path)} for each in kept])
+    elif not kept:
+        _print("none; pack stub build makes one")
+    else:
+        for each in kept:
+            _print(_stub_line(each))
+
+
+@_stub.command("path")
+@click.option("--arch", type=click.Choice(_ARCHITECTURES), help="Which (default: this machine's).")
+def _stub_path(arch: str | None) -> None:
+    """Print where the frozen relocator lies that archives are given."""
+    from pack.stub import store
+
+    wanted = arch or platform.machine()
+    found = store.find(wanted)
+    if found is None:
+        raise store.StubUnavailable(
+            f"{_shown(os.fsencode(store.cache()))} holds no frozen relocator of this version of pack for {wanted}.",
+            "Build it: pack stub build",
+        )
+    _print(_shown(os.fsencode(found.program)))
+
+
+def _stub_line(stub: Stub) -> str:
+    record = stub.record
+    other = "" if stub.is_current else ", of another version of pack"
+    return (
+        f"{record.architecture:8} {record.size / 1e6:5.1f} MB  glibc {record.glibc} or newer  "
+        f"sha256 {record.sha256}{other}"
+    )
 
 
 def _environment(name: str | None, prefix: str | None) -> Environment:

@@ -15,13 +15,15 @@ from installer_stub.model import Kind
 from pack.archive import Member
 from pack.scan import FIXED_MTIME, Item, Scan
 from pack.splice import pieces, stacked
+from pack.stub import carry
+from pack.stub.store import Stub
 
 RELOCATOR = manifest.DIRECTORY + b"/relocator"
 _MAIN = "from installer_stub.__main__ import main\n\nmain({version!r})\n"
 
 
-def members(scan: Scan, version: str) -> Iterator[Member]:
-    """Yield everything that an archive of the scanned environment holds, in order.
+def members(scan: Scan, version: str, stub: Stub | None = None) -> Iterator[Member]:
+    """Yield everything that an archive of the scanned environment holds, in order; ``stub`` is carried, if any.
 
     All that is in a directory comes in one run: tar sets the directory's time when it leaves it.
     Reading a file's content raises EnvironmentUnfit if the file is not what the scan saw.
@@ -31,6 +33,8 @@ def members(scan: Scan, version: str) -> Iterator[Member]:
     yield _file(manifest.REFERENCES, manifest.dump(scan.manifest))
     yield _file(manifest.FILES, manifest.dump_listing(scan.listing))
     yield from _relocator(version)
+    if stub is not None:
+        yield from carry.members(stub)
     in_bin = [number for number, item in enumerate(scan.items) if (item.entry.path + b"/").startswith(b"bin/")]
     behind = in_bin[-1] + 1 if in_bin else 0
     for item in scan.items[:behind]:

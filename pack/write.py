@@ -16,6 +16,8 @@ from pack.environment import Environment
 from pack.members import members
 from pack.output import DirectoryOutput, Output, standard_output
 from pack.scan import Scan, scan
+from pack.stub import carry
+from pack.stub.store import Stub
 
 
 class Progress(Protocol):
@@ -40,6 +42,7 @@ class Options:
     ignore_unreadable: bool = False
     keep_setuid: bool = False
     grow_run_paths: bool = False
+    stub: bool = False  # carry the frozen relocator where one is needed, and one was built
 
 
 def write(environment: Environment, options: Options, version: str, progress: Progress) -> Scan:
@@ -71,15 +74,19 @@ def write(environment: Environment, options: Options, version: str, progress: Pr
         directory = DirectoryOutput(options.path, options.force)
         with directory as partial:
             found = scanned(_inside(environment, options.path, directory.partial))
-            write_directory(members(found, version), partial, progress.advance)
+            write_directory(members(found, version, _stub(found, options)), partial, progress.advance)
         return found
 
     output, leave_out = _opened(environment, options)
     with output as stream:
         found = scanned(leave_out)
         with compress.compressor(stream, options.format, options.level, threads, options.threads > 0) as out:
-            write_tar(members(found, version), out, progress=progress.advance)
+            write_tar(members(found, version, _stub(found, options)), out, progress=progress.advance)
     return found
+
+
+def _stub(found: Scan, options: Options) -> Stub | None:
+    return carry.chosen(found) if options.stub else None
 
 
 def _opened(environment: Environment, options: Options) -> tuple[AbstractContextManager[Writable], frozenset[bytes]]:

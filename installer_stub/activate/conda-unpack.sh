@@ -1,7 +1,8 @@
 #!/bin/sh
 # Relocate the tree that this file is in:  bin/conda-unpack [-h] [-v] [--version] ...
-# It finds the tree and a Python inside it, and leaves the rest to .pack/relocator. The user's PATH,
-# PYTHONHOME and the like do not matter; LD_LIBRARY_PATH only where no Python runs without it.
+# It finds the tree and a Python inside it, and leaves the rest to .pack/relocator; where there is no Python, to the
+# frozen .pack/stub, if the archive had one. The user's PATH, PYTHONHOME and the like do not matter;
+# LD_LIBRARY_PATH only where no Python runs without it.
 
 newline='
 '
@@ -46,6 +47,24 @@ choose() {
     return 1
 }
 
+# Relocate by the frozen program, and do not return; or say why nothing here can do it.
+frozen() {
+    unset LD_LIBRARY_PATH
+    stub=$root/.pack/stub/relocator
+    said=
+    if [ -f "$stub" ]; then
+        # Whoever started this may be such a frozen program: its loader's variables are not for this one's.
+        PYINSTALLER_RESET_ENVIRONMENT=1
+        export PYINSTALLER_RESET_ENVIRONMENT
+        if said=$("$stub" --version 2>&1 </dev/null); then
+            exec "$stub" unpack "$root" "$@"
+        fi
+        said="Its frozen relocator does not start on this machine: $said$newline"
+    fi
+    printf '%s\n' "conda-unpack: $root: this environment holds no Python 3.8 or newer that runs, to relocate itself with." \
+        "${said}On a machine that has pack, run:  pack relocate $root" >&2
+}
+
 unset CDPATH
 case $0 in
 */*) self=$0 ;;
@@ -72,8 +91,7 @@ if ! choose; then
         export LD_LIBRARY_PATH
     fi
     if [ -z "$kept" ] || ! choose; then
-        printf '%s\n' "conda-unpack: $root: this environment holds no Python 3.8 or newer that runs, to relocate itself with." \
-            "On a machine that has pack, run:  pack relocate $root" >&2
+        frozen "$@"
         exit 10
     fi
 fi
