@@ -34,8 +34,10 @@ def advice(scan: Scan) -> str:
         return ""
     what = "this environment holds no Python to relocate itself with; where it goes, pack relocate does it."
     machine = architecture(scan)
+    if not machine:
+        return ""  # files without a program, which somebody else's programs read
     if machine not in ARCHITECTURES:
-        return f"{what} There is no frozen relocator for {machine or 'an environment without programs'}."
+        return f"{what} There is no frozen relocator for {machine}."
     return (
         f'{what} To have it relocate itself, build the frozen relocator once, "pack stub build --arch {machine}", '
         "and pack again; --no-stub silences this."

@@ -98,7 +98,7 @@ def test_some_are_killed(archive: Path, tmp_path: Path) -> None:
     for number in range(12):
         traced: list[str | Path] = ["-e", "trace=flock,rename"]
         if number % 2:
-            traced += ["-e", f"inject=rename:signal=KILL:when={chance.randrange(1, 230)}"]
+            traced += ["-e", f"inject=rename:signal=KILL:when={chance.randrange(1, 40)}"]
         if number % 4 > 1:
             traced += ["-e", "inject=flock:error=ENOLCK"]
         commands.append([*strace, *traced, *relocator(tree)])
