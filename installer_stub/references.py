@@ -12,10 +12,14 @@ from typing import Callable, Dict, Iterable, Iterator, Optional, Sequence, Set, 
 
 from installer_stub import match
 from installer_stub.classify import Format, classify
+from installer_stub.elf import ReadAt
 from installer_stub.model import Finding, Reference, Spelling
-from installer_stub.slots import CONTAINERS, INLINED, ReadAt, Slots
+from installer_stub.slots import CONTAINERS, INLINED, Slots
 
 _PIECE = 4 << 20
+
+
+UTF16 = {Format.UTF16LE: Spelling.UTF16LE, Format.UTF16BE: Spelling.UTF16BE}
 
 
 class Mode(Enum):
@@ -62,7 +66,7 @@ def read(
     head = read_at(0, 4096)
     format = classify(head, path)
     seen = _Seen({p[:INLINED] for p in prefixes if len(p) > INLINED} if format is Format.ELF else set())
-    utf16 = {Format.UTF16LE: Spelling.UTF16LE, Format.UTF16BE: Spelling.UTF16BE}.get(format, Spelling.PLAIN)
+    utf16 = UTF16.get(format, Spelling.PLAIN)
     table = {p: (p, Spelling.PLAIN) for p in prefixes} if literal else _needles(tuple(prefixes), utf16)
     hits = list(match.search(_pieces(read_at, size, hasher.update, seen), table))
     text = mode is Mode.PLACEHOLDER_TEXT if literal else not seen.nul or utf16 is not Spelling.PLAIN

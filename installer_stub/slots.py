@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
-from typing import Callable, Dict, FrozenSet, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, Iterable, List, Optional, Sequence, Tuple
 
 from installer_stub import bytecode, codesign, elf, macho, match, quoting, shebang
 from installer_stub.classify import Format
+from installer_stub.elf import ReadAt
 from installer_stub.match import Hit
 from installer_stub.model import Field, Fill, Finding, Force, Reference, Spelling
 from installer_stub.spelling import spelled
-
-ReadAt = Callable[[int, int], bytes]
 
 _PIECE = 4 << 20
 _STRING = 1 << 16  # the longest C string that is looked at

@@ -129,11 +129,8 @@ def fits(manifest: Manifest, prefix: bytes) -> Iterator[Fitted]:
             first = region.references[0]
             if not first.prefix:
                 continue
-            misfit = unfit.get(first)
-            if misfit is None:
-                yield Fitted(file.path, first, fit(region, form), "")
-            else:
-                yield Fitted(file.path, first, fit(region, form), str(misfit), misfit.need, misfit.room)
+            error = unfit.get(first, Misfit(""))
+            yield Fitted(file.path, first, fit(region, form), str(error), error.need, error.room)
 
 
 def needing_quotes(manifest: Manifest, prefix: bytes) -> List[Finding]:

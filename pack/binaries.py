@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from installer_stub import dynstr, elf
 from installer_stub.classify import Format
-from installer_stub.elf import Elf, OddElf
+from installer_stub.elf import Elf, OddElf, ReadAt
 from installer_stub.model import Field, Fill, Force, Reference
 from installer_stub.references import Reading
 from installer_stub.rewrite import Region, regions
-from installer_stub.slots import ReadAt
 from pack import languages, pointers
 
 _STRINGS = (Field.C_STRING, Field.COUNTED)

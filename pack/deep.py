@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from installer_stub import dynstr, elf
-from installer_stub.elf import DT_RPATH, DT_RUNPATH, DT_STRSZ, DT_STRTAB, Elf, OddElf
+from installer_stub.elf import DT_RPATH, DT_RUNPATH, DT_STRSZ, DT_STRTAB, Elf, OddElf, ReadAt
 from installer_stub.manifest import encode
 from installer_stub.model import Field, Fill, Reference
-from installer_stub.slots import ReadAt
 from pack import run_paths
 from pack.splice import Splice, Spliced
 

@@ -15,11 +15,11 @@ from itertools import pairwise
 
 from installer_stub import bytecode, match, references, rewrite, shebang
 from installer_stub.classify import Format
+from installer_stub.elf import ReadAt
 from installer_stub.model import Entry, Field, Finding, Reference, Relocatable, Spelling, Standing
 from installer_stub.references import Mode, Reading
 from installer_stub.rewrite import Digest, Form, Unlike
 from installer_stub.shebang import Unwritable
-from installer_stub.slots import ReadAt
 from pack import binaries, containers, deep, run_paths
 from pack.layouts import conda
 from pack.layouts.conda import Owned

@@ -11,13 +11,10 @@ from installer_stub import target
 from installer_stub.errors import NoRoom
 from installer_stub.manifest import encode
 from installer_stub.model import Field, Finding, Fit, Force
-from installer_stub.slots import NOT_REWRITABLE
+from installer_stub.slots import HARMLESS, NOT_REWRITABLE
 from installer_stub.target import Fitted
 from pack import report
 from pack.scan import Scan
-
-# What nobody reads at run time: it is counted apart.
-HARMLESS = "harmless"
 
 
 @dataclass(frozen=True)

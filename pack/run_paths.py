@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from installer_stub import match, rewrite
+from installer_stub.elf import ReadAt
 from installer_stub.model import Field, Fill, Kind, Reference
 from installer_stub.rewrite import Region
-from installer_stub.slots import ReadAt
 from installer_stub.walk import Found
 from pack.splice import Splice
 

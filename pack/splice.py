@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from installer_stub.slots import ReadAt
+from installer_stub.elf import ReadAt
 
 _PIECE = 1 << 20
 

@@ -13,10 +13,12 @@ from itertools import groupby
 
 from installer_stub import match
 from installer_stub.classify import Format, classify
+from installer_stub.elf import ReadAt
 from installer_stub.manifest import encode
 from installer_stub.match import Hit
 from installer_stub.model import Finding, Spelling
-from installer_stub.slots import NOT_REWRITABLE, UNCERTAIN, ReadAt, is_common
+from installer_stub.references import UTF16
+from installer_stub.slots import CONTAINERS, NOT_REWRITABLE, UNCERTAIN, is_common
 from pack.containers import nested, values
 from pack.containers.streams import Budget, Exhausted, Stream, Unreadable, decompressed, span
 
@@ -25,18 +27,8 @@ NOT_SEARCHED = "not searched"
 LAYERS = 4  # containers in each other that are opened: a jar in a tar in gzip in a zip
 _MOST = 1000  # findings of one file
 
-_NAMES = {
-    Format.ZIP: "a zip file",
-    Format.GZIP: "a gzip stream",
-    Format.BZIP2: "a bzip2 stream",
-    Format.XZ: "an xz stream",
-    Format.ZSTD: "a zstd stream",
-    Format.SQLITE: "an SQLite database",
-    Format.PICKLE: "a pickle",
-}
-FORMATS = frozenset(_NAMES)  # those that `search` opens
 _COMPRESSED = (Format.GZIP, Format.BZIP2, Format.XZ, Format.ZSTD)
-_UTF16 = {Format.UTF16LE: Spelling.UTF16LE, Format.UTF16BE: Spelling.UTF16BE}
+FORMATS = frozenset([Format.ZIP, *_COMPRESSED, Format.SQLITE, Format.PICKLE])  # those that `search` opens
 
 
 def is_zip_behind(read_at: ReadAt, size: int) -> bool:
@@ -131,7 +123,7 @@ class _Search:
 
     def compressed(self, format: Format) -> None:
         """Search a file that is one compressed stream, or several; raw, if that finds damage and nothing else."""
-        where = _NAMES[format]
+        where = CONTAINERS[format]
         try:
             source = Stream(span(self.read_at, 0, self.size))
             pieces = decompressed(source, format, 1, self.budget)
@@ -175,7 +167,7 @@ class _Search:
         format = classify(head, name)
         inner = self._opener(source, format, head, where, layer + 1)
         if inner is None:
-            self._plain(source, _UTF16.get(format, Spelling.PLAIN), where, place)
+            self._plain(source, UTF16.get(format, Spelling.PLAIN), where, place)
             return
         if layer >= LAYERS:
             self._unsearched(where, f"it is a container inside {layer} others")
@@ -194,7 +186,7 @@ class _Search:
         if format is Format.ZIP:
             return lambda: self._streamed_zip(source, where, layer)
         if format in _COMPRESSED:
-            inside = f"{_NAMES[format]} in {where}"
+            inside = f"{CONTAINERS[format]} in {where}"
             return lambda: self._content(decompressed(source, format, layer, self.budget), b"", inside, layer)
         if nested.is_tar(head):
             return lambda: self._tar(source, where, layer)
@@ -279,10 +271,7 @@ class _Tally:
         if match.is_reference(hit if aligned else replace(hit, offset=0)):
             kind = self.doubtful if is_common(hit.prefix) else self.certain
         else:
-            right = hit.right
-            if hit.spelling in _UTF16.values():
-                right = right.decode(hit.spelling.value, "replace").encode("utf-8", "replace")
-            kind = self.doubtful if match.right_boundary(right) else self.longer
+            kind = self.doubtful if match.may_end(hit) else self.longer
         if kind:
             kind[1] += 1
         else:

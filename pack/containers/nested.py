@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from installer_stub.slots import ReadAt
+from installer_stub.elf import ReadAt
 from pack.containers.streams import Decoder, Stream, Unreadable, bunzipped, inflated, span, unlzmaed, unxzed, unzstded
 
 _END, _LOCAL, _CENTRAL = b"PK\x05\x06", b"PK\x03\x04", b"PK\x01\x02"

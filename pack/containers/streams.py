@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 from installer_stub.classify import Format
-from installer_stub.slots import ReadAt
+from installer_stub.elf import ReadAt
 from pack.expand import zstandard_expander
 
 PIECE = 256 << 10

@@ -12,10 +12,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from installer_stub.elf import ReadAt
 from installer_stub.manifest import encode
 from installer_stub.match import Hit
 from installer_stub.model import Spelling
-from installer_stub.slots import ReadAt
 from pack.containers.streams import Stream, span
 
 _OPCODES = 4 << 20  # those of a pickle that are counted off: about five seconds

@@ -30,12 +30,12 @@ def chosen(scan: Scan) -> Stub | None:
 
 def advice(scan: Scan) -> str:
     """Say what is missing where a stub is needed and none is there; else nothing."""
-    if not is_needed(scan) or chosen(scan) is not None:
+    if not is_needed(scan):
         return ""
-    what = "this environment holds no Python to relocate itself with; where it goes, pack relocate does it."
     machine = architecture(scan)
-    if not machine:
-        return ""  # files without a program, which somebody else's programs read
+    if not machine or store.find(machine) is not None:
+        return ""  # nothing but files that somebody else's programs read, or it is there
+    what = "this environment holds no Python to relocate itself with; where it goes, pack relocate does it."
     if machine not in ARCHITECTURES:
         return f"{what} There is no frozen relocator for {machine}."
     return (

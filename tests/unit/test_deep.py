@@ -14,8 +14,8 @@ import pytest
 
 from fixtures.selection import need
 from installer_stub import elf
+from installer_stub.elf import ReadAt
 from installer_stub.model import Field, Fill, Force, Reference, Spelling
-from installer_stub.slots import ReadAt
 from pack import deep
 from pack.splice import Splice, Spliced
 

@@ -12,8 +12,8 @@ import pytest
 
 from fixtures.selection import need
 from installer_stub import elf, references, walk
+from installer_stub.elf import ReadAt
 from installer_stub.model import Field, Fill, Force, Kind, Reference, Spelling
-from installer_stub.slots import ReadAt
 from pack import run_paths
 from pack.environment import find
 from pack.scan import scan

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from installer_stub.slots import ReadAt
+from installer_stub.elf import ReadAt
 from pack.splice import Splice, Spliced, pieces, stacked
 
 DATA = b"0123456789"
