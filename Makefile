@@ -21,12 +21,14 @@ help:
 	@echo 'make test                 the tests of every change; ARGS="-k shebang" runs some of them'
 	@echo 'make test-all             all tests, with those that take long'
 	@echo 'make lint                 ruff, mypy, shellcheck'
-	@echo 'make clean                remove what the above made, but for the built channel in .cache'
+	@echo 'make clean                remove what the above made, but for what was built into .cache'
 	@echo
 	@echo 'PYTHON=/path/to/python3   which Python, 3.10 or newer, .venv is made with'
 	@echo 'PACK_TEST_CHANNEL=DIR     a conda channel to install from, instead of building one'
+	@echo 'PACK_TEST_CACHE=DIR       where what tests build once is kept, instead of .cache'
 
-# A channel is built, if at all, before pytest starts its clock; ENV and PACK_TEST_CHANNEL need no compiler.
+# Channels are built, if at all, before pytest starts its clock; so is the stub. ENV and PACK_TEST_CHANNEL need no
+# compiler.
 demo: venv $(if $(PACK_DEMO_ENV)$(PACK_TEST_CHANNEL),,compilers)
 	@$(BIN)/python -m fixtures.demo $${PACK_DEMO_ENV:+"$$PACK_DEMO_ENV"}
 
@@ -50,7 +52,7 @@ lint-types: venv
 # Templates have no shebang, since they are sourced, by every POSIX shell; other scripts run under bash.
 lint-shell: venv
 	$(BIN)/shellcheck -s bash $(SHELL_SCRIPTS)
-	$(if $(SHELL_TEMPLATES),$(BIN)/shellcheck -s sh $(SHELL_TEMPLATES))
+	$(BIN)/shellcheck -s sh $(SHELL_TEMPLATES) installer_stub/header.sh
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

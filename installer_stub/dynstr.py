@@ -1,9 +1,12 @@
-"""List the strings that begin in the dynamic string table of an ELF file: each may be the end of a longer one."""
+"""List the strings that begin in the dynamic string table of an ELF file: each may be the end of a longer one.
+
+Among them are the names of the versions that a file needs of its libraries.
+"""
 
 from __future__ import annotations
 
 import struct
-from typing import Dict, Iterator, Set, Tuple
+from typing import Dict, Iterator, List, Set, Tuple
 
 from installer_stub.elf import (
     DT_NEEDED,
@@ -48,10 +51,11 @@ def names_in(read_at: ReadAt, size: int, elf: Elf) -> Tuple[int, ...]:
     names: Set[int] = {value for tag, value in elf.dynamic if tag in _NAMES}
     values = dict(elf.dynamic)
     names.update(_symbol_names(file, elf, values))
-    if _DT_VERNEED in values:
-        names.update(_versions(file, elf, values[_DT_VERNEED], "4xI2I", "8x2I"))
+    for library, versions in needed_versions(file, elf):
+        names.update((library, *(name for _, name in versions)))
     if _DT_VERDEF in values:
-        names.update(_versions(file, elf, values[_DT_VERDEF], "12x2I", "2I"))
+        for _, parts in _linked(file, elf, values[_DT_VERDEF], "12x2I", "2I"):
+            names.update(name for (name,) in parts)
     return tuple(start + name for name in sorted(names) if name < length)
 
 
@@ -97,24 +101,40 @@ def _hashed(file: ElfBytes, at: int) -> int:
     raise OddElf(at, "the last chain of the hash table has no end")
 
 
-def _versions(file: ElfBytes, elf: Elf, address: int, entry: str, part: str) -> Iterator[int]:
-    """Yield the names in the version needs or definitions.
+def needed_versions(
+    file: ElfBytes, elf: Elf, limit: int = _MAX_VERSIONS
+) -> Iterator[Tuple[int, List[Tuple[int, int]]]]:
+    """Yield the name of each library of which a file needs versions, and these: flags and name of each.
 
-    The last two words of an entry are the distances to its first part and to the next entry; those of a part
-    are a name and the distance to the next one. The entry of a need begins with a library's name.
+    Names are offsets in the dynamic string table. Raises OddElf, also for more than ``limit`` of both together.
+    """
+    address = dict(elf.dynamic).get(_DT_VERNEED)
+    if address is not None:
+        for (library,), parts in _linked(file, elf, address, "4x3I", "4xH2x2I", limit):
+            yield library, [(flags, name) for flags, name in parts]
+
+
+def _linked(
+    file: ElfBytes, elf: Elf, address: int, entry: str, part: str, limit: int = _MAX_VERSIONS
+) -> Iterator[Tuple[List[int], List[List[int]]]]:
+    """Yield the entries of the version needs or definitions: the fields of each, and those of its parts.
+
+    The last two words of an entry are the distances to its first part and to the next entry, and are left out, as is
+    the last of a part, the distance to the next one. As for the loader, distances count, and not numbers of parts.
     """
     entries, parts = struct.Struct(file.order + entry), struct.Struct(file.order + part)
-    at, left, onward = offset_of(elf.segments, address, "table of versions"), _MAX_VERSIONS, 1
+    at, left, onward = offset_of(elf.segments, address, "table of versions"), limit, 1
     while onward:
-        *names, inward, onward = entries.unpack(file.read(at, entries.size, "table of versions"))
-        yield from names
+        *fields, inward, onward = entries.unpack(file.read(at, entries.size, "table of versions"))
+        found: List[List[int]] = []
         part_at = at
         left -= 1
         while inward and left > 0:
             left -= 1
             part_at += inward
-            name, inward = parts.unpack(file.read(part_at, parts.size, "table of versions"))
-            yield name
+            *of_part, inward = parts.unpack(file.read(part_at, parts.size, "table of versions"))
+            found.append(of_part)
         if left <= 0:
-            raise OddElf(at, f"the table of versions has more than {_MAX_VERSIONS} entries")
+            raise OddElf(at, f"the table of versions has more than {limit} entries")
+        yield fields, found
         at += onward

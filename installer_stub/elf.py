@@ -174,7 +174,7 @@ def parse(read_at: ReadAt, size: int) -> Optional[Elf]:
         segment_count = first[7] if segment_count == _IN_SECTION_0 else segment_count
         sections = _sections(file, sections_at, section_count, names_index)
         ends.append(sections_at + section_count * section_size)
-        ends.extend(section.end for section in sections if section.end > section.offset)
+        ends.extend(end for section in sections for end in [section.end] if end > section.offset)
 
     segments: List[Segment] = []
     if segments_at and segment_count and not _is_debug_only(sections):
@@ -232,7 +232,7 @@ def _sections(file: ElfBytes, at: int, count: int, names_index: int) -> Tuple[Se
         if name_end < 0 or total > _MAX_NAMES:
             raise OddElf(at, "the name of a section is outside the table of names, or too long")
         section = Section(names[name_at:name_end], offset, size, kind, flags)
-        if section.end > file.size and section.end > section.offset:
+        if offset + size > file.size and section.end > offset:
             raise OddElf(offset, f"section {section.name!r} ends behind the end of the file")
         found.append(section)
     return tuple(found)

@@ -13,7 +13,10 @@ from typing import Dict, Mapping, Optional
 
 _OF_THE_LOADER = ("_PYI_", "_MEI")
 _LIBRARIES = "LD_LIBRARY_PATH"
-_SAVED = "LD_LIBRARY_PATH_ORIG"  # what the caller had, or absent
+# What the caller had stands in variables of these names and this ending: the loader saves its path there, and an
+# installer's script both, where they kept this program from starting.
+_ENDING = "_ORIG"
+_SAVED = (_LIBRARIES, "LD_PRELOAD")
 
 RECORD = "stub.json"  # beside the program
 
@@ -22,9 +25,10 @@ def restored(environ: Mapping[str, str]) -> Dict[str, str]:
     """Return the variables as the caller of the frozen program had them."""
     kept = {name: value for name, value in environ.items() if not name.startswith(_OF_THE_LOADER)}
     kept.pop(_LIBRARIES, None)
-    saved = kept.pop(_SAVED, None)
-    if saved is not None:
-        kept[_LIBRARIES] = saved
+    for name in _SAVED:
+        saved = kept.pop(name + _ENDING, None)
+        if saved is not None:
+            kept[name] = saved
     return kept
 
 

@@ -20,7 +20,7 @@ from installer_stub.model import Entry, Field, Finding, Reference, Relocatable, 
 from installer_stub.references import Mode, Reading
 from installer_stub.rewrite import Digest, Form, Unlike
 from installer_stub.shebang import Unwritable
-from pack import binaries, containers, deep, run_paths
+from pack import binaries, containers, deep, floor, run_paths
 from pack.layouts import conda
 from pack.layouts.conda import Owned
 from pack.splice import Splice, Spliced, pieces, stacked
@@ -79,6 +79,7 @@ class Examined:
     compiled: bytecode.Header | None = None
     from_manifest: bool = False
     error: str = ""
+    binary: floor.Binary | None = None  # of an ELF file
 
 
 def examine(job: Job, context: Context) -> Examined:
@@ -100,8 +101,15 @@ class _File:
         self.names = tuple(sorted({*context.names, *earlier}, key=lambda name: (-len(name), name)))
 
     def verdict(self) -> Examined:
-        """Decide what the file is, by what is known best: an earlier manifest, a record, the bytes."""
+        """Decide what the file is, and read what it needs where it runs: no relocation changes that."""
         reading = references.read(self.read_at, self.job.size, self.job.path, self.names, root=self.context.prefix)
+        verdict = self._judged(reading)
+        if reading.format is not Format.ELF:
+            return verdict
+        return replace(verdict, binary=floor.read(self.read_at, reading.size, reading.head))
+
+    def _judged(self, reading: Reading) -> Examined:
+        """Judge the file by what is known best: an earlier manifest, a record, the bytes."""
         disk = Digest(reading.sha256, reading.size)
         known = self._known(disk, reading)
         if known is not None:

@@ -52,6 +52,10 @@ def as_json(scan: Scan) -> dict[str, Any]:
         "files_with_references": sum(file.is_rewritten for file in scan.manifest.files),
         "prefixes": [encode(prefix) for prefix in scan.manifest.prefixes],
         "limits": limits(scan),
+        "architecture": scan.architecture,
+        "glibc": scan.floor.glibc if scan.floor else None,
+        "glibc_file": encode(scan.floor.path) if scan.floor else None,
+        "not_measured": [finding(each) for each in scan.not_measured],
         "findings": [finding(each) for each in scan.listing.findings],
         "notes": [finding(note) for note in scan.notes],
     }
@@ -74,6 +78,8 @@ def as_text(scan: Scan) -> str:
     if facts["harmless"]:
         lines.append(f"harmless    {facts['harmless']:,} of them: debug information, static archives, names of sources")
     lines += limits_text(scan)
+    if scan.floor:
+        lines.append(f"glibc       {scan.floor.glibc} or newer ({encode(scan.floor.path)})")
     name = encode(os.path.basename(os.fsencode(scan.environment.prefix)))
     lines.append(
         f"target      any directory named {name!r} is best: strings that keep their length keep their ends, too"
@@ -85,6 +91,7 @@ def as_text(scan: Scan) -> str:
     ]
     lines += listed("as it stands", modified)
     lines += listed("rebuilt", [f for f in scan.listing.findings if f.what == deep.GROWN])
+    lines += listed("glibc", scan.not_measured)
     certain = [f for f in scan.listing.findings if f.what not in (HARMLESS, deep.GROWN)]
     lines += listed("not rewritten", certain)
     harmless = sum(f.what == HARMLESS for f in scan.listing.findings)

@@ -18,11 +18,12 @@ from installer_stub.errors import EnvironmentUnfit
 from installer_stub.manifest import encode
 from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable, Standing
 from installer_stub.walk import Found
-from pack import byte_code, entries, links, records, run_paths
+from pack import byte_code, entries, floor, links, records, run_paths
 from pack.archive import Privileges
 from pack.earlier import Earlier
 from pack.environment import Environment, Layout
 from pack.examine import Context, Examined, Job, Layers, examine
+from pack.floor import Floor
 from pack.layouts import conda
 
 Progress = Callable[[int], None]
@@ -56,13 +57,20 @@ class Item:
 
 @dataclass(frozen=True)
 class Scan:
-    """All that is known of an environment. ``notes`` are about what is not archived."""
+    """All that is known of an environment. ``notes`` are about what is not archived.
+
+    ``architecture`` is what its programs are for, as ``uname -m`` has it, or "" where nothing is compiled; ``floor``
+    is the glibc that they need, and ``not_measured`` lists those of which that cannot be told.
+    """
 
     environment: Environment
     items: tuple[Item, ...]
     manifest: Manifest
     listing: Listing
     notes: tuple[Finding, ...]
+    architecture: str = ""
+    floor: Floor | None = None
+    not_measured: tuple[Finding, ...] = ()
 
     @property
     def size(self) -> int:
@@ -275,12 +283,17 @@ def _assembled(
     notes += entries.same_but_case([*added, *(item.entry.path for item in items)])
     prefixes = {r.prefix for file in relocatables for r in file.references if r.prefix}
     ordered = tuple(sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)))
+    binaries = {path: each.binary for path, each in examined.items() if each.binary is not None}
+    architecture = floor.own_architecture(binaries)
     return Scan(
         environment,
         tuple(items),
         Manifest(ordered, tuple(relocatables), added, stem),
         Listing(tuple(item.entry for item in items), tuple(findings)),
         tuple(sorted(notes, key=lambda note: (note.what, note.path))),
+        architecture,
+        floor.of_environment(binaries, architecture),
+        floor.not_measured(binaries, architecture),
     )
 
 

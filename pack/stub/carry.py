@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,26 +12,25 @@ from installer_stub.model import Kind
 from installer_stub.stub_main import RECORD
 from pack.archive import Member
 from pack.scan import FIXED_MTIME, Scan
-from pack.stub import floor, store
+from pack.stub import store
 from pack.stub.store import Stub, StubUnavailable
 from pack.stub.toolchain import ARCHITECTURES
 
 DIRECTORY = manifest.DIRECTORY + b"/stub"
-_MACHINES = {62: "x86_64", 183: "aarch64", 3: "i686", 21: "ppc64le", 243: "riscv64"}  # e_machine
 _PYTHON = re.compile(rb"bin/python3\.([0-9]+)\Z")
 _OLDEST = 8  # Python 3.8: what installer_stub runs on
 
 
 def chosen(scan: Scan) -> Stub | None:
     """Return the stub that an archive of the environment carries: None where none is needed, or none is there."""
-    return store.find(architecture(scan)) if is_needed(scan) else None
+    return store.find(scan.architecture) if is_needed(scan) else None
 
 
 def advice(scan: Scan) -> str:
     """Say what is missing where a stub is needed and none is there; else nothing."""
     if not is_needed(scan):
         return ""
-    machine = architecture(scan)
+    machine = scan.architecture
     if not machine or store.find(machine) is not None:
         return ""  # nothing but files that somebody else's programs read, or it is there
     what = "this environment holds no Python to relocate itself with; where it goes, pack relocate does it."
@@ -51,47 +49,41 @@ def is_needed(scan: Scan) -> bool:
     return max(versions) < _OLDEST if versions else b"bin/python3" not in names
 
 
-def architecture(scan: Scan) -> str:
-    """Name the architecture that most programs and libraries of the environment are for, or "" if none is."""
-    prefix = os.fsencode(scan.environment.prefix)
-    counted: Counter[str] = Counter()
-    for item in scan.items:
-        path = item.entry.path
-        if item.entry.kind is Kind.FILE and item.content is None and path.startswith((b"bin/", b"lib/")):
-            try:
-                machine = floor.machine(Path(os.fsdecode(os.path.join(prefix, path))))
-            except OSError:
-                continue  # reading it for the archive tells what is wrong
-            if machine is not None:
-                counted[_MACHINES.get(machine, str(machine))] += 1
-    return min(counted, key=lambda name: (-counted[name], name), default="")
-
-
-def members(stub: Stub) -> Iterator[Member]:
-    """Yield what an archive holds of a stub: its record and its files.
+def members(stub: Stub, directory: bytes = DIRECTORY) -> Iterator[Member]:
+    """Yield what an archive holds of a stub, in a directory of it: its record and its files.
 
     Raises StubUnavailable where the files are not those that the record speaks of.
     """
     if store.measure(stub.path)[0] != stub.record.sha256:
-        raise StubUnavailable(
-            f"{stub.path}: the frozen stub was changed since it was built.",
-            f"Remove {stub.path.parent} and build it again: pack stub build",
-        )
-    yield _member(DIRECTORY, Kind.DIRECTORY, 0o755, b"")
-    yield _member(DIRECTORY + b"/" + RECORD.encode(), Kind.FILE, 0o644, store.dump(stub.record))
-    yield from _below(stub.path, DIRECTORY)
+        raise changed(stub)
+    if directory:
+        yield _member(directory, Kind.DIRECTORY, 0o755, b"")
+    yield _member(_join(directory, RECORD.encode()), Kind.FILE, 0o644, store.dump(stub.record))
+    yield from _below(stub.path, directory)
+
+
+def changed(stub: Stub) -> StubUnavailable:
+    """Make the error for a stub whose files are not those that its record speaks of."""
+    return StubUnavailable(
+        f"{stub.path}: the frozen stub was changed since it was built.",
+        f"Remove {stub.path.parent} and build it again: pack stub build",
+    )
 
 
 def _below(folder: Path, at: bytes) -> Iterator[Member]:
     """Yield a directory's files before its directories: all that is in one comes in one run."""
     paths = sorted(folder.iterdir(), key=lambda path: (path.is_dir(), path.name))
     for path in paths:
-        name = at + b"/" + os.fsencode(path.name)
+        name = _join(at, os.fsencode(path.name))
         if path.is_dir():
             yield _member(name, Kind.DIRECTORY, 0o755, b"")
             yield from _below(path, name)
         else:
             yield _member(name, Kind.FILE, store.mode(path), path.read_bytes())
+
+
+def _join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
 
 
 def _member(path: bytes, kind: Kind, mode: int, content: bytes) -> Member:

@@ -1,15 +1,12 @@
-"""CPython for glibc 2.17, with all that the relocator imports inside its one library, and PyInstaller's loader."""
+"""CPython for glibc 2.17: one library, with the compiled modules of the standard library that the relocator imports."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from pack.stub import toolchain
 from pack.stub.store import StubUnavailable
 from pack.stub.toolchain import Target, run
 
@@ -64,6 +61,15 @@ _CTYPES = (
 )
 
 
+# What configure would find out by a program that it runs, and differently for another fixed time, niceness, network or
+# /dev: the same interpreter is to be made everywhere, and where it runs is another machine anyhow.
+_KNOWN = (
+    *("ac_cv_working_tzset=yes", "ac_cv_broken_nice=no", "ac_cv_buggy_getaddrinfo=no"),
+    *("ac_cv_posix_semaphores_enabled=yes", "ac_cv_broken_sem_getvalue=no"),
+    *("ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no"),
+)
+
+
 def find_sources(folder: Path) -> dict[str, Path]:
     """Find the source archives in a directory, or one level below. Raises StubUnavailable for those missing."""
     names = sorted([*folder.glob("*"), *folder.glob("*/*")]) if folder.is_dir() else []
@@ -90,71 +96,31 @@ def library_path(target: Target) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": str(target.folder / "python" / "lib")}
 
 
-def build(target: Target, sources: Mapping[str, Path], native: Target, log: Path) -> None:
-    """Build CPython and the loader into ``target.folder``: ``python/`` and ``loader``.
+def configure(target: Target, native: Target, static: Path, log: Path) -> None:
+    """Have the unpacked source find out what the target has; zlib must lie in ``static``.
 
     ``native`` is the target that this machine runs; its Python must be built first where another is wanted.
     """
-    if (target.folder / "loader").is_file():
-        return
-    toolchain.compiler(target)
-    for name in ("zlib", "libffi", "python"):
-        toolchain.unpack(sources[name], target.folder / "source" / name, log)
-    jobs = f"-j{os.cpu_count() or 1}"
-    static = target.folder / "static"
-    _zlib(target, static, jobs, log)
-    _libffi(target, static, jobs, log)
-    _python(target, static, native, jobs, log)
-    _loader(target, log)
-    shutil.rmtree(target.folder / "source")
-
-
-def _zlib(target: Target, static: Path, jobs: str, log: Path) -> None:
-    source = target.folder / "source" / "zlib"
-    environment = target.environment({"CHOST": target.triple})
-    run(["sh", "./configure", "--static", f"--prefix={static}"], source, environment, log)
-    run(["make", jobs, "libz.a"], source, environment, log)
-    for name in ("include/zlib.h", "include/zconf.h", "lib/libz.a"):
-        (static / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / Path(name).name, static / name)
-
-
-def _libffi(target: Target, static: Path, jobs: str, log: Path) -> None:
-    """Build libffi, for ctypes: PyInstaller imports it, and the relocator finds syncfs with it."""
-    source = target.folder / "source" / "libffi"
-    options = ["--disable-shared", "--disable-exec-static-tramp", "--disable-docs", "--disable-multi-os-directory"]
-    where = [f"--prefix={static}", f"--libdir={static / 'lib'}", f"--host={target.triple}"]
-    environment = target.environment()
-    run(["sh", "./configure", *options, *where], source, environment, log)
-    run(["make", jobs], source, environment, log)
-    run(["make", "install"], source, environment, log)
-
-
-def _python(target: Target, static: Path, native: Target, jobs: str, log: Path) -> None:
-    source, prefix = target.folder / "source" / "python", target.folder / "python"
-    environment = target.environment(
-        {
-            "OPT": "-DNDEBUG -fwrapv -O3",
-            "ZLIB_CFLAGS": f"-I{static}/include",
-            "ZLIB_LIBS": f"-L{static}/lib -lz",
-            **({} if target == native else library_path(native)),
-        }
-    )
+    source = _source(target)
     makefile = source / "Makefile.pre.in"
     makefile.write_text(makefile.read_text().replace("-Wl,-h", "-Wl,-soname,"))  # zig's linker knows no -h
     (source / "Modules" / "Setup.local").write_text(_MODULES + _CTYPES.format(static=static))
     options = ["--enable-shared", "--without-ensurepip", "--without-doc-strings", "--disable-test-modules"]
-    # The test for tzset runs a program that a reproducible build's fixed time does not suit.
-    known = ["ac_cv_working_tzset=yes"]
     if target != native:
         options.append(f"--with-build-python={native.folder}/python/bin/python{VERSION}")
         options += [f"--host={target.triple}", f"--build={native.triple}"]
-        known += ["ac_cv_file__dev_ptmx=yes", "ac_cv_file__dev_ptc=no", "ac_cv_buggy_getaddrinfo=no"]
     # The library holds this name, and nobody uses it: it must not be that of somebody's cache.
-    run(["sh", "./configure", "--prefix=/relopack", *options, *known], source, environment, log)
+    command = ["sh", "./configure", "--prefix=/relopack", *options, *_KNOWN]
+    run(command, source, _environment(target, native, static), log)
+
+
+def build(target: Target, native: Target, static: Path, log: Path) -> None:
+    """Compile what was configured into ``target.folder / "python"``; libffi must lie in ``static``."""
+    source, prefix = _source(target), target.folder / "python"
     # The first has the interpreter built, too, and what sysconfig says of it.
     wanted = "pybuilddir.txt" if target == native else f"libpython{VERSION}.so"
-    run(["make", jobs, "PY3LIBRARY=", wanted], source, environment, log)
+    command = ["make", f"-j{os.cpu_count() or 1}", "PY3LIBRARY=", wanted]
+    run(command, source, _environment(target, native, static), log)
     (prefix / "lib").mkdir(parents=True)
     shutil.copyfile(source / LIBRARY, prefix / "lib" / LIBRARY)
     if target != native:
@@ -170,11 +136,21 @@ def _python(target: Target, static: Path, native: Target, jobs: str, log: Path) 
         shutil.copy(path, library)
 
 
-def _loader(target: Target, log: Path) -> None:
-    """Compile the program with which PyInstaller starts what it froze, with zlib inside."""
-    source = target.folder / "source" / "loader"
-    shutil.copytree(target.work / "loader", source)
-    waf = [sys.executable, "./waf", "--clang", "configure", "build_release"]
-    # It is linked without symbols; this machine's strip knows no other architecture.
-    run(waf, source / "bootloader", target.environment({"PYI_STATIC_ZLIB": "1", "STRIP": "true"}), log)
-    shutil.copy(source / "bootloader" / "build" / "release" / "run", target.folder / "loader")
+def headers(target: Target) -> list[Path]:
+    """Give the directories of Python.h and of what was configured for it."""
+    return [_source(target) / "Include", _source(target)]
+
+
+def _source(target: Target) -> Path:
+    return target.folder / "source" / "python"
+
+
+def _environment(target: Target, native: Target, static: Path) -> dict[str, str]:
+    return target.environment(
+        {
+            "OPT": "-DNDEBUG -fwrapv -O3",
+            "ZLIB_CFLAGS": f"-I{static}/include",
+            "ZLIB_LIBS": f"-L{static}/lib -lz",
+            **({} if target == native else library_path(native)),
+        }
+    )

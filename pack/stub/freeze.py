@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import platform
 import shutil
 import tempfile
@@ -13,11 +14,13 @@ from importlib import resources
 from pathlib import Path
 
 import installer_stub
-from pack.stub import cpython, floor, store, toolchain
-from pack.stub.store import PROGRAM, Record, Stub, StubUnavailable
+from pack import floor
+from pack.stub import cpython, parts, store, toolchain
+from pack.stub.store import OPENER, PROGRAM, Record, Stub, StubUnavailable
 from pack.stub.toolchain import Target
 
 Say = Callable[[str], None]
+_SOURCES = "sources"
 
 
 def build(architecture: str, sources: Path | None, say: Say = lambda line: None) -> Stub:
@@ -36,64 +39,74 @@ def build(architecture: str, sources: Path | None, say: Say = lambda line: None)
         if (found := store.find(architecture)) is not None:  # somebody else built it meanwhile
             return found
         native, target = Target(platform.machine(), work), Target(architecture, work)
-        log = work / "log"
+        logs = work / "logs"
         for each in dict.fromkeys((native, target)):
-            if not (each.folder / "loader").is_file():
+            if not parts.are_built(each):
                 say(f"building CPython {cpython.VERSION} for glibc {toolchain.GLIBC} on {each.architecture}: minutes")
-                toolchain.install(work, log)
-                shutil.rmtree(each.folder, ignore_errors=True)
-                cpython.build(each, archives, native, log)
-        for name in ("compiler", "zig-cache", "sdist"):  # half a gigabyte that freezing does not need
+                toolchain.install(work, logs)
+                parts.build(each, archives, native, logs / each.architecture)
+        for name in ("compiler", "zig-cache"):  # half a gigabyte that freezing does not need
             shutil.rmtree(work / name, ignore_errors=True)
         say(f"freezing the relocator for {architecture}")
         with tempfile.TemporaryDirectory(prefix="freeze-", dir=work) as directory:
-            recipe = store.recipe()
-            files = freeze(target, native, Path(directory), log)
+            copy_sources(Path(directory), native)
+            recipe = store.recipe(Path(directory) / _SOURCES / "installer_stub")
+            files = freeze(target, native, Path(directory), logs / "freeze")
             if target == native:
-                toolchain.run([files / PROGRAM, "--version"], Path(directory), {}, log)
+                toolchain.run([files / PROGRAM, "--version"], Path(directory), {}, logs / "freeze")
             return store.keep(files, record(files, target, recipe))
 
 
-def freeze(target: Target, native: Target, directory: Path, log: Path) -> Path:
-    """Freeze the relocator with what was built before, in an empty directory; return that of the stub's files.
-
-    Byte code does not depend on the architecture: for another one, only the two compiled files are exchanged.
-    """
-    sources = directory / "sources"
-    package = sources / "installer_stub"
+def copy_sources(directory: Path, native: Target) -> None:
+    """Lay all that is frozen into ``directory``: the relocator as it is now, and zstandard."""
     origin = Path(str(resources.files(installer_stub)))
-    shutil.copytree(origin, package, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree(origin, directory / _SOURCES / "installer_stub", ignore=ignored)
+    shutil.copytree(parts.packages(native), directory / _SOURCES, dirs_exist_ok=True)
+
+
+def freeze(target: Target, native: Target, directory: Path, log: Path) -> Path:
+    """Freeze what was copied into ``directory`` with what was built before.
+
+    Return the directory of the stub's files, beside which the opener lies.
+    Byte code does not depend on the architecture: for another one, only the compiled files are exchanged.
+    """
     freezer = native.work / "freezer"
     for folder in freezer.glob("PyInstaller/bootloader/Linux-*"):
-        shutil.copy(native.folder / "loader", folder / "run")
+        shutil.copy(parts.loader(native), folder / "run")
     more = {
-        **{"RELOPACK_SOURCES": str(sources), "PYTHONPATH": str(freezer), "PYINSTALLER_CONFIG_DIR": str(directory)},
-        **{"HOME": str(directory), **cpython.library_path(native)},
+        **{"PYTHONPATH": str(freezer), "PYINSTALLER_CONFIG_DIR": str(directory), "HOME": str(directory)},
+        **cpython.library_path(native),
     }
     python = native.folder / "python" / "bin" / f"python{cpython.VERSION}"
     command: list[str | Path] = [python, "-s", "-m", "PyInstaller", "--noconfirm", "--log-level=WARN"]
-    command += [f"--distpath={directory / 'made'}", f"--workpath={directory / 'work'}", package / "stub.spec"]
+    spec = directory / _SOURCES / "installer_stub" / "stub.spec"
+    command += [f"--distpath={directory / 'made'}", f"--workpath={directory / 'work'}", spec]
     toolchain.run(command, directory, native.environment(more), log)
     files = directory / "made" / PROGRAM
     # PyInstaller would join the two by this machine's objcopy, which knows no other architecture; the loader looks
     # for what it starts at its own end.
     program, modules = files / PROGRAM, files / f"{PROGRAM}.pkg"
-    program.write_bytes((target.folder / "loader").read_bytes() + modules.read_bytes())
+    program.write_bytes(parts.loader(target).read_bytes() + modules.read_bytes())
     modules.unlink()
+    shutil.copy(parts.opener(target), files.with_name(OPENER))
     if target != native:
         shutil.copyfile(target.folder / "python" / "lib" / cpython.LIBRARY, files / "_internal" / cpython.LIBRARY)
+        shutil.copyfile(parts.packages(target) / parts.ZSTANDARD, files / "_internal" / parts.ZSTANDARD)
     return files
 
 
 def record(files: Path, target: Target, recipe: str) -> Record:
-    """Measure a stub. Raises StubUnavailable where a file of it needs a newer glibc than it was built for."""
-    measured = floor.of_tree(files)
+    """Measure a stub and its opener. Raises StubUnavailable where one needs a newer glibc than it was built for."""
+    measured = floor.of_tree(files.parent)
     if measured is None:
         raise StubUnavailable(f"{files} holds nothing that needs a glibc: this is no stub.")
     if measured.glibc != toolchain.GLIBC and not _older(measured.glibc):
-        raise StubUnavailable(f"{measured.path} needs glibc {measured.glibc}, and not {toolchain.GLIBC}.")
+        name = os.fsdecode(measured.path)
+        raise StubUnavailable(f"{name} of the frozen stub needs glibc {measured.glibc}, and not {toolchain.GLIBC}.")
     sha256, size = store.measure(files)
-    return Record(target.architecture, measured.glibc, cpython.VERSION, recipe, sha256, size)
+    opener = store.sha256(files.with_name(OPENER))
+    return Record(target.architecture, measured.glibc, cpython.VERSION, recipe, sha256, size, opener)
 
 
 def _older(version: str) -> bool:
@@ -103,7 +116,8 @@ def _older(version: str) -> bool:
 def workplace(archives: Mapping[str, Path]) -> Path:
     """Name the directory in the cache for what is compiled, by a hash of all that decides what that is."""
     hasher = hashlib.sha256()
-    for path in (*(archives[name] for name in sorted(archives)), Path(cpython.__file__), Path(toolchain.__file__)):
+    recipes = [*(Path(str(module.__file__)) for module in (cpython, parts, toolchain)), parts.OPENER_SOURCE]
+    for path in (*(archives[name] for name in sorted(archives)), *recipes):
         hasher.update(hashlib.sha256(path.read_bytes()).digest())
     return store.cache() / "stub-build" / hasher.hexdigest()[:16]
 

@@ -14,9 +14,10 @@ from installer_stub.errors import PackError
 from installer_stub.stub_main import RECORD
 
 PROGRAM = "relocator"  # the file that is started
+OPENER = "opener"
 _FILES = "program"  # the directory with what PyInstaller made
 # All that decides what a stub of given sources of CPython does.
-_BUILDERS = ("cpython.py", "freeze.py", "toolchain.py")
+_BUILDERS = ("cpython.py", "freeze.py", "parts.py", "toolchain.py")
 
 
 class StubUnavailable(PackError):
@@ -33,6 +34,7 @@ class Record:
     recipe: str  # the SHA-256 of all that decides what it does
     sha256: str  # of its files: names, modes, contents
     size: int  # in bytes
+    opener: str  # the SHA-256 of the program that unpacks them
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Stub:
     def program(self) -> Path:
         """The file that is started."""
         return self.path / PROGRAM
+
+    @property
+    def opener(self) -> Path:
+        """The small program that unpacks them where there is no tar; it is none of them."""
+        return self.path.with_name(OPENER)
 
     @property
     def is_current(self) -> bool:
@@ -76,11 +83,14 @@ def stubs() -> list[Stub]:
 
 def find(architecture: str) -> Stub | None:
     """Return the stub of this version of pack for an architecture, or None where none was built."""
-    return next((each for each in stubs() if each.record.architecture == architecture and each.is_current), None)
+    wanted = recipe()
+    return next(
+        (each for each in stubs() if (each.record.architecture, each.record.recipe) == (architecture, wanted)), None
+    )
 
 
 def keep(files: Path, record: Record) -> Stub:
-    """Move the files of a new stub into the cache, complete or not at all.
+    """Move the files of a new stub, and the opener beside them, into the cache, complete or not at all.
 
     ``files`` must lie on the cache's file system, in a directory that may be moved with them.
     """
@@ -88,10 +98,12 @@ def keep(files: Path, record: Record) -> Stub:
     around = files.with_name("kept")
     around.mkdir()
     files.rename(around / _FILES)
+    files.with_name(OPENER).rename(around / OPENER)
     (around / RECORD).write_bytes(dump(record))
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():  # the same files, by another recipe
-        (around / RECORD).replace(target / RECORD)
+        for name in (OPENER, RECORD):
+            (around / name).replace(target / name)
     else:
         around.rename(target)
     return Stub(target / _FILES, record)
@@ -113,18 +125,26 @@ def measure(files: Path) -> tuple[str, int]:
     return whole.hexdigest(), total
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def mode(path: Path) -> int:
     """Give the permission bits that a file of a stub is archived with, whatever the umask was."""
     return 0o755 if path.stat().st_mode & 0o100 else 0o644
 
 
-def recipe() -> str:
-    """Hash all that decides what a stub does: the modules that it holds, and how it is built."""
+def recipe(package: Path | None = None) -> str:
+    """Hash all that decides what a stub does: the modules that it holds, and how it is built.
+
+    ``package`` is a copy of ``installer_stub`` to be frozen, by default the one that is installed.
+    """
     hasher = hashlib.sha256()
-    package = Path(str(resources.files(installer_stub)))
+    package = package or Path(str(resources.files(installer_stub)))
     here = Path(__file__).parent
     templates = sorted(path for path in (package / "activate").iterdir() if path.is_file())
-    builders = [package / "stub.spec", *(here / name for name in _BUILDERS)]
+    builders = [package / "stub.spec", package / "opener.c", *(here / name for name in _BUILDERS)]
     for path in (*sorted(package.glob("*.py")), *templates, *builders):
         content = path.read_bytes()
         hasher.update(f"{path.name}\0{len(content)}\0".encode() + content)

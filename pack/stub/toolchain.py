@@ -1,4 +1,4 @@
-"""A compiler for glibc 2.17 on any Linux, and PyInstaller: both from the package index, in one directory."""
+"""What the package index gives: a compiler for glibc 2.17 on any Linux, PyInstaller, and sources of two programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from pack.stub.store import StubUnavailable
 GLIBC = "2.17"  # of RHEL 7 and of manylinux2014: the oldest that zig's headers and this CPython meet in
 COMPILER = "ziglang==0.17.1"
 FREEZER = "pyinstaller==6.22.3"
+ZSTANDARD = "zstandard==0.25.0"
 _NEEDED_BY_FREEZER = ("altgraph==0.17.5", "packaging==26.3", "setuptools==84.2.1", "pyinstaller-hooks-contrib==2026.9")
 ARCHITECTURES = ("x86_64", "aarch64")
 PROGRAMS = ("make", "objcopy", "sh", "tar")  # beside a Python with pip
+SOURCES = {"loader": FREEZER, "zstandard": ZSTANDARD}  # what is compiled of packages, and where it is unpacked
 EPOCH = "946684800"  # 2000-01-01T00:00:00Z, the time of all that is made
 
 
@@ -73,21 +77,34 @@ def require(programs: Sequence[str] = PROGRAMS) -> None:
         )
 
 
-def install(work: Path, log: Path) -> None:
-    """Put the compiler, PyInstaller and the source of its loader into ``work``, unless they are there."""
-    wanted = {"compiler": (COMPILER,), "freezer": (FREEZER, *_NEEDED_BY_FREEZER)}
-    for name, packages in wanted.items():
-        if not (work / name).is_dir():
-            partial = work / f"{name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            options = ["--only-binary=:all:", "--no-deps", "--no-compile", f"--target={partial}"]
-            _pip(["install", *options, *packages], work, log)
-            partial.rename(work / name)
-    if not (work / "loader").is_dir():
-        options = ["--no-deps", "--no-binary=pyinstaller", f"--dest={work / 'sdist'}"]
-        _pip(["download", *options, FREEZER], work, log)
-        (archive,) = (work / "sdist").glob("*.tar.gz")
-        unpack(archive, work / "loader", log)
+def install(work: Path, logs: Path) -> None:
+    """Put the compiler, PyInstaller and the sources of packages into ``work``, unless they are there."""
+    with ThreadPoolExecutor() as pool:
+        steps = [
+            pool.submit(_install, work, "compiler", [COMPILER], logs),
+            pool.submit(_install, work, "freezer", [FREEZER, *_NEEDED_BY_FREEZER], logs),
+            *(pool.submit(_unpack_sdist, work, name, wanted, logs) for name, wanted in SOURCES.items()),
+        ]
+        for step in steps:
+            step.result()
+
+
+def _install(work: Path, name: str, packages: Sequence[str], logs: Path) -> None:
+    if not (work / name).is_dir():
+        partial = work / f"{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        options = ["--only-binary=:all:", "--no-deps", "--no-compile", f"--target={partial}"]
+        _pip(["install", *options, *packages], work, logs / name)
+        partial.rename(work / name)
+
+
+def _unpack_sdist(work: Path, name: str, wanted: str, logs: Path) -> None:
+    if not (work / name).is_dir():
+        package, folder = wanted.partition("==")[0], work / f"{name}.sdist"
+        _pip(["download", "--no-deps", f"--no-binary={package}", f"--dest={folder}", wanted], work, logs / name)
+        (archive,) = folder.glob("*.tar.gz")
+        unpack(archive, work / name, logs / name)
+        shutil.rmtree(folder)
 
 
 def compiler(target: Target) -> None:
@@ -121,12 +138,15 @@ def unpack(archive: Path, folder: Path, log: Path) -> None:
 def run(command: Sequence[str | Path], where: Path, environment: Mapping[str, str], log: Path) -> None:
     """Run a step of a build; what it prints goes to the log. Raises StubUnavailable with the end of that."""
     line = " ".join(map(str, command))
+    started = time.monotonic()
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         file.write(f"\n$ cd {where}; {line}\n".encode())
         file.flush()
         done = subprocess.run(
             command, cwd=where, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
         )
+        file.write(f"# {time.monotonic() - started:.1f} s, exit code {done.returncode}\n".encode())
     if done.returncode:
         said = log.read_text(errors="replace").splitlines()[-15:]
         words = "\n".join(f"  {each:.300}" for each in said)

@@ -15,18 +15,20 @@ from pathlib import Path
 import pytest
 
 from fixtures import stub as stubs
-from fixtures.channel import CACHE
-from pack.stub import cpython, floor, freeze, store
-from pack.stub.store import StubUnavailable
+from fixtures.channel import CACHE, ROOT
+from pack import floor
+from pack.stub import cpython, freeze, parts, section, store
+from pack.stub.store import Stub, StubUnavailable
 from pack.stub.toolchain import Target
 from tests.conftest import NATIVE_SPECS, MakeEnvironment, need
 from tests.integration.moving import SURROUNDINGS, activated, pack, run, sh, short_directory, snapshot, unpack
 
-pytestmark = pytest.mark.slow  # a CPython is compiled for it, which takes minutes
-
 FINDING_IT = {**SURROUNDINGS, **stubs.surroundings()}
 # What a system of any age has; libm and libutil are glibc's own as well.
 LIBRARIES = ("libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "libutil.so.1")
+
+
+Command = list[str | Path]
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +40,35 @@ def program() -> Path:
         pytest.skip(str(error))
 
 
+def stub_of(program: Path) -> Stub:
+    """Name the stub that a program is of."""
+    record = store.Record(**json.loads((program.parent.parent / "stub.json").read_bytes()))
+    return Stub(program.parent, record)
+
+
+@pytest.fixture
+def native(program: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """Where the interpreter of the stub, and all else that was compiled for it, lies."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
+    target = Target(platform.machine(), freeze.workplace(cpython.find_sources(stubs.SOURCES)))
+    if not parts.are_built(target):
+        pytest.skip(f"{target.folder} was removed: remove the stub in {program.parent.parent}, too")
+    return target
+
+
 @pytest.fixture(scope="module")
 def archive(program: Path, native_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive of an environment without Python, which carries the stub."""
     path = tmp_path_factory.mktemp("carried") / "env.tar"
     pack("-q", "-p", native_env, "-o", path, env=FINDING_IT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def installer(program: Path, native_env: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installer of the same environment, compressed by zstd."""
+    path = tmp_path_factory.mktemp("installer") / "env.sh"
+    pack("-q", "-p", native_env, "-o", path, "--payload", "zst", env=FINDING_IT)
     return path
 
 
@@ -75,13 +101,57 @@ def test_the_list_and_the_path(program: Path) -> None:
     assert "glibc 2.17 or newer" in line and listed["sha256"] in line
 
 
-def test_freezing_twice_gives_the_same_bytes(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_freezing_twice_gives_the_same_bytes(program: Path, native: Target, tmp_path: Path) -> None:
     """Byte code, archives and records do not depend on when, where and how often they are made."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
-    work = freeze.workplace(cpython.find_sources(stubs.SOURCES))
-    native = Target(platform.machine(), work)
+    freeze.copy_sources(tmp_path, native)
     files = freeze.freeze(native, native, tmp_path, tmp_path / "log")
     assert store.measure(files) == store.measure(program.parent)
+
+
+def test_it_needs_nothing_of_what_is_left_out(native: Target, tmp_path: Path) -> None:
+    """Every module of the relocator, and zstandard, on the interpreter that was frozen, without what was left out."""
+    script = f"""
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys({stubs.left_out()!r}))
+sys.path[:0] = [{str(ROOT)!r}, {str(parts.packages(native))!r}]
+import installer_stub, zstandard
+for module in pkgutil.iter_modules(installer_stub.__path__):
+    importlib.import_module("installer_stub." + module.name)
+print(zstandard.ZstdDecompressor().decompressobj().decompress(zstandard.ZstdCompressor().compress(b"x" * 9)))
+"""
+    python = native.folder / "python" / "bin" / f"python{cpython.VERSION}"
+    done = run([python, "-I", "-S", "-B", "-X", "utf8", "-c", script], env=cpython.library_path(native))
+    assert done.stdout == "b'xxxxxxxxx'\n"
+
+
+def test_it_reads_zstd(program: Path, installer: Path, tmp_path: Path) -> None:
+    """With zstandard's C backend alone, whatever a variable of the caller wants of the package."""
+    assert (program.parent / "_internal" / parts.ZSTANDARD).is_file()
+    env = {"PYTHON_ZSTANDARD_IMPORT_POLICY": "cffi"}
+    done = run([program, "list", "--installer", installer, "--staging", tmp_path], env=env)
+    assert "share/terminfo/x/xterm" in done.stdout
+
+
+def test_the_section_of_an_installer(program: Path, tmp_path: Path) -> None:
+    """The opener unpacks the archive, on no more than glibc 2.17; what it unpacked is the stub, and starts."""
+    stub = stub_of(program)
+    made = section.section(stub)
+    assert made == section.section(stub)
+    (tmp_path / "made").mkdir()
+    opener = tmp_path / "made" / "opener"
+    opener.write_bytes(made.opener)
+    opener.chmod(0o755)
+    measured = floor.of_tree(opener.parent)
+    assert measured is not None and tuple(map(int, measured.glibc.split("."))) <= (2, 17)
+    files = tmp_path / "stub"
+    files.mkdir()
+    done = subprocess.run([opener, files], input=made.archive, env={}, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert sum(path.stat().st_size for path in files.rglob("*") if path.is_file()) == made.unpacked
+    (files / "stub.json").unlink()
+    assert store.measure(files) == (stub.record.sha256, stub.record.size)
+    assert run([files / "relocator", "--version"], env={}).stdout == "conda-unpack frozen\n"
 
 
 def test_the_archive_names_the_stub(archive: Path, program: Path, tmp_path: Path) -> None:
@@ -268,31 +338,72 @@ def test_where_temporary_directories_execute_nothing(tree: Path) -> None:
     assert "are right" in pack("verify", tree).stdout
 
 
-def test_the_one_for_aarch64(native_env: Path, tmp_path: Path) -> None:
-    """Built here for another architecture, it relocates as `pack relocate` does; qemu runs it."""
-    emulator, sysroot = need("qemu-aarch64"), Path("/usr/aarch64-linux-gnu")
+@pytest.fixture(scope="module")
+def emulator() -> Command:
+    """The command that runs a program for aarch64."""
+    sysroot = Path("/usr/aarch64-linux-gnu")
+    command: Command = [need("qemu-aarch64"), "-L", sysroot]
     if not (sysroot / "lib" / "libc.so.6").exists():
         pytest.skip("there is no glibc for aarch64: apt-get install libc6-dev-arm64-cross")
-    try:
-        program = stubs.build("aarch64")
-    except StubUnavailable as error:
-        pytest.skip(str(error))
-    measured = floor.of_tree(program.parent)
-    assert measured is not None and measured.glibc == "2.17"
-    assert {floor.machine(path) for path in program.parent.rglob("*") if path.is_file()} == {None, 183}
-    plain = tmp_path / "plain.tar"
-    pack("-q", "-p", native_env, "-o", plain, "--no-stub")
-    # The loader starts the program again, which the kernel does not do for a foreign one: this is the second start.
-    second = {
+    return command
+
+
+def second_start(program: Path) -> list[str]:
+    """Tell the emulator the variables of a program's second start, in which the kernel would run a foreign one."""
+    variables = {
         "_PYI_ARCHIVE_FILE": str(program),
         "_PYI_PARENT_PROCESS_LEVEL": "-1",
         "LD_LIBRARY_PATH": str(program.parent / "_internal"),
     }
-    variables = [word for name, value in second.items() for word in ("-E", f"{name}={value}")]
+    return [word for name, value in variables.items() for word in ("-E", f"{name}={value}")]
+
+
+@pytest.fixture(scope="module")
+def foreign(emulator: Command) -> Path:
+    """The program of the stub for aarch64, built here."""
+    try:
+        return stubs.build("aarch64")
+    except StubUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+def test_the_one_for_aarch64(foreign: Path, emulator: Command, native_env: Path, tmp_path: Path) -> None:
+    """Built here for another architecture, it relocates as `pack relocate` does; qemu runs it."""
+    program = foreign
+    measured = floor.of_tree(program.parent)
+    assert measured is not None and measured.glibc == "2.17"
+    heads = [path.read_bytes()[:20] for path in program.parent.rglob("*") if path.is_file()]
+    assert {floor.architecture(head) for head in heads} == {"", "aarch64"}
+    plain = tmp_path / "plain.tar"
+    pack("-q", "-p", native_env, "-o", plain, "--no-stub")
     with short_directory() as room:
         by_stub = unpack(plain, room / "env")
-        run([emulator, "-L", sysroot, *variables, program, "unpack", by_stub])
+        run([*emulator, *second_start(program), program, "unpack", by_stub])
         theirs = snapshot(by_stub, times=False)
         shutil.rmtree(by_stub)
         pack("relocate", unpack(plain, room / "env"))
         assert snapshot(room / "env", times=False) == theirs
+
+
+@pytest.mark.slow
+def test_the_section_for_aarch64(foreign: Path, emulator: Command, tmp_path: Path) -> None:
+    """Its opener unpacks it there, and what was unpacked is the stub for that architecture."""
+    stub = stub_of(foreign)
+    made = section.section(stub)
+    opener = tmp_path / "opener"
+    opener.write_bytes(made.opener)
+    opener.chmod(0o755)
+    (tmp_path / "stub").mkdir()
+    done = subprocess.run([*emulator, opener, tmp_path / "stub"], input=made.archive, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    (tmp_path / "stub" / "stub.json").unlink()
+    assert store.measure(tmp_path / "stub") == (stub.record.sha256, stub.record.size)
+
+
+@pytest.mark.slow
+def test_zstd_on_aarch64(foreign: Path, program: Path, emulator: Command, installer: Path, tmp_path: Path) -> None:
+    """It reads what the one for this machine reads."""
+    arguments: Command = ["list", "--installer", installer, "--staging", tmp_path]
+    theirs = run([*emulator, *second_start(foreign), foreign, *arguments]).stdout
+    assert theirs == run([program, *arguments]).stdout != ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from installer_stub.model import Finding
 from installer_stub.slots import HARMLESS
 from pack import report
 from pack.environment import find
+from pack.floor import Floor
 from pack.scan import Scan, scan
 
 LIBRARY = b"\x7fX\0%s/share\0%s/src/x.c\0"
@@ -87,6 +89,21 @@ def test_lines_for_a_person(prefix: Path) -> None:
         "target      any directory named 'my-env' is best: strings that keep their length keep their ends, too",
     ]
     assert lines[7:] == ["not rewritten: 1 leaves the prefix", "  share/away: /usr/%FF"]
+
+
+def test_the_glibc_that_is_needed(prefix: Path) -> None:
+    found = scanned(prefix)
+    facts = report.as_json(found)
+    assert (facts["architecture"], facts["glibc"], facts["glibc_file"], facts["not_measured"]) == ("", None, None, [])
+    assert not any(line.startswith("glibc") for line in report.as_text(found).splitlines())
+    odd = (Finding(b"lib/odd", -1, "not measured", "why"),)
+    found = replace(found, architecture="x86_64", floor=Floor("2.17", b"lib/lib\xff.so"), not_measured=odd)
+    facts = json.loads(json.dumps(report.as_json(found)))
+    assert (facts["architecture"], facts["glibc"], facts["glibc_file"]) == ("x86_64", "2.17", "lib/lib%FF.so")
+    assert facts["not_measured"] == [{"path": "lib/odd", "offset": None, "what": "not measured", "detail": "why"}]
+    lines = report.as_text(found).splitlines()
+    assert "glibc       2.17 or newer (lib/lib%FF.so)" in lines
+    assert lines[lines.index("glibc: 1 not measured") + 1] == "  lib/odd: why"
 
 
 def test_an_empty_prefix_has_a_report(tmp_path: Path) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import gzip
+import io
 import os
-import subprocess
+import tarfile
+from importlib import resources
 from pathlib import Path
 
 import pytest
 
+import installer_stub
+from fixtures import stub as stubs
 from installer_stub.model import Entry, Kind, Listing, Manifest, Standing
 from installer_stub.stub_main import restored, version
 from pack import cli
 from pack.archive import Member
 from pack.environment import Environment, Layout
 from pack.scan import Item, Scan
-from pack.stub import carry, cpython, floor, store, toolchain
+from pack.stub import carry, cpython, freeze, section, store, toolchain
 from pack.stub.store import Record, Stub, StubUnavailable
-from tests.conftest import need
 
 
 @pytest.mark.parametrize(
@@ -61,62 +67,17 @@ def test_its_version(record: bytes | None, expected: str, tmp_path: Path) -> Non
     assert version(str(tmp_path / "relocator")) == expected
 
 
-def library(folder: Path, *versions: str) -> Path:
-    """Link a library that needs versions of a libc of our own making; "GLIBC_2.9" sorts below "GLIBC_2.17"."""
-    need("gcc")
-    script = "".join(f"{name} {{ global: f{n}; }};\n" for n, name in enumerate(versions))
-    (folder / "map").write_text(script)
-    (folder / "libc.c").write_text("".join(f"void f{n}(void) {{}}\n" for n in range(len(versions))))
-    (folder / "use.c").write_text(
-        "".join(f"void f{n}(void);\n" for n in range(len(versions)))
-        + "void use(void) {"
-        + "".join(f"f{n}();" for n in range(len(versions)))
-        + "}\n"
-    )
-    gcc = ["gcc", "-shared", "-fPIC", "-nostdlib"]
-    command = [*gcc, "libc.c", "-Wl,--version-script=map", "-Wl,-soname,libc.so.6", "-o", "libour.so"]
-    subprocess.run(command, cwd=folder, check=True)
-    subprocess.run([*gcc, "use.c", "-L.", "-lour", "-o", "libuse.so"], cwd=folder, check=True)
-    return folder / "libuse.so"
-
-
-@pytest.mark.parametrize(
-    ("needs", "newest"),
-    [
-        (("GLIBC_2.2.5",), "2.2.5"),
-        (("GLIBC_2.9", "GLIBC_2.17"), "2.17"),
-        (("GLIBC_2.17", "GLIBC_2.9", "GLIBC_2.2.5"), "2.17"),
-        (("GLIBC_2.17", "GLIBC_ABI_DT_RELR"), "2.36"),
-        (("GLIBC_2.17", "GLIBCXX_3.4.30", "GCC_7"), "2.17"),
-        (("OPENSSL_3",), None),
-    ],
-)
-def test_the_floor_of_a_file(needs: tuple[str, ...], newest: str | None, tmp_path: Path) -> None:
-    """Numbers are compared as numbers; other libraries' versions say nothing of glibc."""
-    found = floor.of_file(library(tmp_path, *needs))
-    assert (found[-1] if found else None) == newest
-
-
-def test_the_floor_of_a_tree(tmp_path: Path) -> None:
-    """The newest need of all files counts, and the file is named; what is no ELF file counts for nothing."""
-    assert floor.of_tree(tmp_path) is None
-    for name, needs in (("old", "GLIBC_2.9"), ("new", "GLIBC_2.30")):
-        (tmp_path / name).mkdir()
-        library(tmp_path / name, needs)
-    (tmp_path / "text").write_text("GLIBC_2.99")
-    measured = floor.of_tree(tmp_path)
-    assert measured == floor.Floor("2.30", tmp_path / "new" / "libuse.so")
-
-
-def kept(folder: Path, recipe: str, content: bytes = b"program", architecture: str = "x86_64") -> Stub:
+def kept(folder: Path, recipe: str, content: bytes = b"program", opener: bytes = b"opener") -> Stub:
     """Put a stub into the cache of the test."""
     files = folder / "made"
     (files / "_internal").mkdir(parents=True)
     (files / "relocator").write_bytes(content)
     (files / "relocator").chmod(0o700)
     (files / "_internal" / "library").write_bytes(b"library")
+    (folder / "opener").write_bytes(opener)
     sha256, size = store.measure(files)
-    return store.keep(files, Record(architecture, "2.17", "3.11", recipe, sha256, size))
+    record = Record("x86_64", "2.17", "3.11", recipe, sha256, size, store.sha256(folder / "opener"))
+    return store.keep(files, record)
 
 
 @pytest.fixture
@@ -140,8 +101,9 @@ def test_one_is_found_by_architecture_and_recipe(cache: Path, tmp_path: Path) ->
 def test_keeping_the_same_again(cache: Path, tmp_path: Path) -> None:
     """Where another recipe makes the same files, the record is that of the last one."""
     assert kept(tmp_path / "1", "r") == kept(tmp_path / "2", "r")
-    again = kept(tmp_path / "3", store.recipe())
+    again = kept(tmp_path / "3", store.recipe(), opener=b"another")
     assert store.stubs() == [again] and again.is_current
+    assert again.opener.read_bytes() == b"another"
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"sha256": "x"}'])
@@ -185,14 +147,14 @@ def test_the_hash_is_of_names_modes_and_contents(tmp_path: Path) -> None:
     assert store.measure(file.parent) != before
 
 
-def scan_of(prefix: Path, *paths: str) -> Scan:
+def scan_of(prefix: Path, *paths: str, architecture: str = "x86_64") -> Scan:
     """Make the scan of an environment that holds just these files and links."""
     items = []
     for path in paths:
         name = os.fsencode(path)
         items.append(Item(Entry(name, Kind.FILE, 0o755, 1, 0, b"", "0", Standing.ADDED, "")))
     environment = Environment(prefix, Layout.PLAIN, (os.fsencode(prefix),))
-    return Scan(environment, tuple(items), Manifest((), (), (), "activate"), Listing((), ()), ())
+    return Scan(environment, tuple(items), Manifest((), (), (), "activate"), Listing((), ()), (), architecture)
 
 
 @pytest.mark.parametrize(
@@ -212,44 +174,18 @@ def test_who_needs_a_stub(paths: list[str], needed: bool, tmp_path: Path) -> Non
     assert carry.is_needed(scan_of(tmp_path, *paths)) is needed
 
 
-def elf(machine: int) -> bytes:
-    """Write the start of an ELF header, which is all that is looked at."""
-    return b"\x7fELF\2\1\1".ljust(16, b"\0") + b"\3\0" + machine.to_bytes(2, "little")
-
-
-@pytest.mark.parametrize(
-    ("machines", "expected"),
-    [
-        ([62], "x86_64"),
-        ([183, 183, 62], "aarch64"),
-        ([62, 183, 62], "x86_64"),
-        ([243], "riscv64"),
-        ([9999], "9999"),
-        ([], ""),
-    ],
-)
-def test_the_architecture_of_an_environment(machines: list[int], expected: str, tmp_path: Path) -> None:
-    """The most frequent one: cross compilers bring files of others."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "script").write_text("#!/bin/sh\n")
-    for number, machine in enumerate(machines):
-        (tmp_path / "bin" / str(number)).write_bytes(elf(machine))
-    names = ["bin/script", *(f"bin/{number}" for number in range(len(machines)))]
-    assert carry.architecture(scan_of(tmp_path, *names)) == expected
-
-
 def test_what_is_said_where_none_was_built(cache: Path, tmp_path: Path) -> None:
-    """It names the command; nothing is said where none is needed, or where one is there."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "tool").write_bytes(elf(62))
+    """It names the command; nothing is said where none is needed, where one is there, or where nothing is compiled."""
     scan = scan_of(tmp_path, "bin/tool")
     assert carry.chosen(scan) is None
     assert "pack stub build --arch x86_64" in carry.advice(scan)
     assert carry.advice(scan_of(tmp_path, "bin/tool", "bin/python3.11")) == ""
     stub = kept(tmp_path / "1", store.recipe())
     assert carry.chosen(scan) == stub and carry.advice(scan) == ""
-    (tmp_path / "bin" / "tool").write_bytes(elf(243))
-    assert "no frozen relocator for riscv64" in carry.advice(scan)
+    other = scan_of(tmp_path, "bin/tool", architecture="riscv64")
+    assert carry.chosen(other) is None
+    assert "no frozen relocator for riscv64" in carry.advice(other)
+    assert carry.advice(scan_of(tmp_path, "bin/tool", architecture="")) == ""
 
 
 def contents(member: Member) -> bytes:
@@ -275,8 +211,56 @@ def test_what_an_archive_holds_of_it(cache: Path, tmp_path: Path) -> None:
 def test_a_changed_file_is_refused(cache: Path, tmp_path: Path) -> None:
     stub = kept(tmp_path / "1", "r")
     stub.program.write_bytes(b"changed")
-    with pytest.raises(StubUnavailable, match="was changed since it was built"):
-        list(carry.members(stub))
+    for carried in (lambda: list(carry.members(stub)), lambda: section.section(stub)):
+        with pytest.raises(StubUnavailable, match="was changed since it was built"):
+            carried()
+
+
+def test_a_changed_opener_is_refused(cache: Path, tmp_path: Path) -> None:
+    """An installer's alone: an archive does not hold it."""
+    stub = kept(tmp_path / "1", "r")
+    for change in (lambda: stub.opener.write_bytes(b"changed"), stub.opener.unlink):
+        change()
+        with pytest.raises(StubUnavailable, match="was changed since it was built"):
+            section.section(stub)
+    assert list(carry.members(stub))
+
+
+def test_what_an_installer_holds_of_it(cache: Path, tmp_path: Path) -> None:
+    """The opener, and a gzip-compressed tar of the directory, with the record; the same bytes each time."""
+    stub = kept(tmp_path / "1", "r")
+    made = section.section(stub)
+    assert made.opener == b"opener"
+    assert made == section.section(stub)
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(made.archive))) as archive:
+        members = archive.getmembers()
+        assert [(member.name, member.isdir(), member.mode) for member in members] == [
+            ("stub.json", False, 0o644),
+            ("relocator", False, 0o755),
+            ("_internal", True, 0o755),
+            ("_internal/library", False, 0o644),
+        ]
+        assert sum(member.size for member in members) == made.unpacked
+        record = archive.extractfile("stub.json")
+        assert record is not None and record.read() == store.dump(stub.record)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_refused"),
+    [("f" * 90, False), ("f" * 91, True), ("d" * 87 + "/f", False), ("d" * 90 + "/f", True)],
+    ids=["a file of 100 bytes", "a file of 101", "a directory of 98 with its slash", "a directory of 101"],
+)
+def test_the_longest_name_that_the_opener_takes(name: str, is_refused: bool, cache: Path, tmp_path: Path) -> None:
+    """What it would refuse where an installer runs is refused where it is made."""
+    stub = kept(tmp_path / "1", "r")
+    (stub.path / "_internal" / name).parent.mkdir(exist_ok=True)
+    (stub.path / "_internal" / name).write_bytes(b"")
+    stub = Stub(stub.path, dataclasses.replace(stub.record, sha256=store.measure(stub.path)[0]))
+    if is_refused:
+        with pytest.raises(StubUnavailable, match="too long for the opener"):
+            section.section(stub)
+    else:
+        section.section(stub)
 
 
 def test_sources_are_found_by_their_names(tmp_path: Path) -> None:
@@ -308,3 +292,36 @@ def test_missing_sources_are_named(tmp_path: Path) -> None:
 
 def test_the_command_line_offers_what_can_be_built() -> None:
     assert cli._ARCHITECTURES == toolchain.ARCHITECTURES
+
+
+def test_nothing_that_the_relocator_imports_is_left_out() -> None:
+    """PyInstaller leaves out what the recipe says, whoever imports it: that would show where it runs, and when."""
+    left_out = set(stubs.left_out())
+    assert {"zipfile", "encodings.cp1252"} < left_out
+    for path in Path(str(resources.files(installer_stub))).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: set[str] = set()
+            if isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+            assert not names & left_out, path.name
+
+
+def test_editing_the_relocator_compiles_nothing(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled, in minutes, lies under a hash of what decides it; freezing takes seconds."""
+    archive = tmp_path / "zlib.tar.gz"
+    archive.write_bytes(b"")
+    read: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        read.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    freeze.workplace({"zlib": archive})
+    assert sorted(read) == ["cpython.py", "opener.c", "parts.py", "toolchain.py", "zlib.tar.gz"]
+    del read[:]
+    store.recipe()
+    assert {"cpython.py", "opener.c", "stub.spec", "relocate.py", "freeze.py", "activate.sh"} < set(read)
