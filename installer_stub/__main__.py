@@ -1,6 +1,7 @@
 """The command line of the relocator that travels inside an archive. ``bin/conda-unpack`` starts it.
 
-``python .pack/relocator unpack ROOT [options]``. It is the one module here that prints and exits.
+``python .pack/relocator unpack ROOT [options]``. The script of an installer starts it with another command, which
+``console`` runs. These two are the modules here that print and exit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 from typing import List, Optional
 
-from installer_stub import relocate, verify
+from installer_stub import console, relocate, verify
 from installer_stub.errors import PackError, Stale, TreeReadOnly
 from installer_stub.relocate import Tree
 from installer_stub.target import Demand
@@ -18,6 +19,9 @@ from installer_stub.target import Demand
 
 def main(version: str, argv: Optional[List[str]] = None) -> None:
     """Run the relocator; exit with 0, or with the code of the error."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in console.COMMANDS:
+        console.main(argv)
     options = _parser(version).parse_args(argv)
     try:
         if options.activation:

@@ -203,7 +203,7 @@ def symlink(target: bytes, path: bytes, staging: bytes) -> None:
 def remove(path: bytes) -> None:
     """Remove a file, unless another process already has."""
     with suppress(FileNotFoundError):
-        _in_directory(path, lambda: os.unlink(path))
+        in_directory(path, lambda: os.unlink(path))
 
 
 def flush(path: bytes) -> None:
@@ -240,10 +240,10 @@ def flush_directory(path: bytes) -> None:
 
 
 def _rename(staged: bytes, path: bytes) -> None:
-    _in_directory(path, lambda: os.rename(staged, path))
+    in_directory(path, lambda: os.rename(staged, path))
 
 
-def _in_directory(path: bytes, change: Callable[[], None]) -> None:
+def in_directory(path: bytes, change: Callable[[], None]) -> None:
     """Change the name ``path`` in its directory, also where its owner has to permit that first."""
     directory = os.path.dirname(path)
     try:

@@ -89,3 +89,21 @@ class Stale(PackError):
     """The tree is not relocated to where it stands, and was required to be."""
 
     code = 12
+
+
+class MachineUnfit(PackError):
+    """The machine is of another platform, or its glibc is older than what is packed needs."""
+
+    code = 13
+
+
+class LicenceNotAccepted(PackError):
+    """The licence of what is to be installed was not accepted."""
+
+    code = 14
+
+
+class HookFailed(PackError):
+    """A hook of the installer failed; what had been done was taken back."""
+
+    code = 15

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import pwd
+import stat
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
@@ -37,18 +38,32 @@ class Extracted:
     findings: Tuple[Finding, ...]
 
 
+@dataclass(frozen=True)
+class Belonging:
+    """Whose the new files are, and who may use them."""
+
+    umask: bool = False  # whether root's files are subject to the umask, too, as everybody else's are
+    gid: int = -1  # the group of everything, which directories hand on; -1: of whoever unpacks
+
+
 def extract(
-    archive: Archive, tree: bytes, prefix: Optional[bytes], progress: Callable[[int], object] = lambda count: None
+    archive: Archive,
+    tree: bytes,
+    prefix: Optional[bytes],
+    progress: Callable[[int], object] = lambda count: None,
+    belonging: Belonging = Belonging(),
+    hashed: bool = False,
 ) -> Extracted:
     """Fill the empty directory ``tree`` from an archive, relocated to ``prefix``; None leaves it as archived.
 
     For the prefix there must be room (``target.check_room``). Files that are not to stay are put beside
-    ``tree``. ``progress`` is told the bytes of content. Raises ArchiveDamaged, and OSError where something
-    cannot be written; then the tree is not to be used.
+    ``tree``. ``progress`` is told the bytes of content. ``hashed`` says that somebody holds the stream as a whole
+    against its hash before the tree is used: then files are not hashed one by one. Raises ArchiveDamaged, and
+    OSError where something cannot be written; then the tree is not to be used.
     """
     root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        extraction = _Extraction(archive, tree, root, prefix)
+        extraction = _Extraction(archive, tree, root, prefix, belonging, hashed)
         for member, content in archive.head:
             extraction.take(member, io.BytesIO(content).read)
         while True:
@@ -65,7 +80,9 @@ def extract(
 class _Extraction:
     """The tree as it grows. Names are opened relative to ``root``, a descriptor: the longest fit as they do later."""
 
-    def __init__(self, archive: Archive, tree: bytes, root: int, prefix: Optional[bytes]) -> None:
+    def __init__(
+        self, archive: Archive, tree: bytes, root: int, prefix: Optional[bytes], belonging: Belonging, hashed: bool
+    ) -> None:
         self._listed = archive.manifest
         self._tree = tree
         self._root = root
@@ -82,8 +99,11 @@ class _Extraction:
         self._changed: Set[bytes] = set()
         self._findings: List[Finding] = []
         self._privileged = os.geteuid() == 0
-        self._umask = os.umask(0o077)
-        os.umask(self._umask)
+        self._hashed = hashed
+        self._gid = belonging.gid
+        mask = os.umask(0o077)
+        os.umask(mask)
+        self._allowed = 0o7777 & ~mask if belonging.umask or not self._privileged else 0o7777
 
     def take(self, member: Member, read: Read) -> None:
         """Put one member into the tree, if it may be there."""
@@ -95,12 +115,14 @@ class _Extraction:
             os.symlink(member.target, member.path, dir_fd=self._root)
             times = (member.mtime * 10**9, member.mtime * 10**9)
             os.utime(member.path, ns=times, dir_fd=self._root, follow_symlinks=False)
+            if self._gid >= 0:
+                os.chown(member.path, -1, self._gid, dir_fd=self._root, follow_symlinks=False)
         elif member.kind is Kind.HARD_LINK:
             self._links.append(member)
         elif any(r.field is Field.DIGEST for r in self._references(member.path)):
             staged = os.path.join(os.path.dirname(self._tree), b"late-%d" % len(self._late))
             with open(staged, "wb") as out:
-                self._compare(member, _copied(read, member.size, out.write))
+                self._compare(member, self._copied(read, member.size, out.write))
             self._late[member.path] = (member, staged)
         else:
             self._file(member, read)
@@ -117,7 +139,7 @@ class _Extraction:
         try:
             sink = _Sink(descriptor, hashed)
             if file is None:
-                self._compare(member, _copied(read, member.size, sink.write))
+                self._compare(member, self._copied(read, member.size, sink.write))
             else:
                 self._compare(member, self._transformed(file, read, sink))
             sink.end()
@@ -139,23 +161,38 @@ class _Extraction:
         except ValueError as error:  # Unlike or Misfit: there was room, so the bytes are not what was recorded
             raise damaged(f"{os.fsdecode(file.path)!r}: {error}") from error
 
-    def _compare(self, member: Member, digest: Digest) -> None:
+    def _copied(self, read: Read, size: int, write: Callable[[bytes], object]) -> Optional[Digest]:
+        """Copy content; return its digest, or None where somebody else answers for it."""
+        if not self._hashed:
+            return _copied(read, size, write)
+        left = size
+        while left:
+            piece = read(min(left, _PIECE))
+            write(piece)
+            left -= len(piece)
+        return None
+
+    def _compare(self, member: Member, digest: Optional[Digest]) -> None:
         entry = self._entries.get(member.path)
-        if entry is not None and digest != (entry.sha256, entry.size):
+        if entry is not None and digest is not None and digest != (entry.sha256, entry.size):
             raise refused(member, "has other bytes than the manifest says")
 
     def _dress(self, member: Member, descriptor: int) -> None:
         """Give a file its mode; to a privileged one, if this user can, its owner and capability, too."""
         privileges = member.privileges
+        if self._gid >= 0:
+            os.fchown(descriptor, -1, self._gid)
+        handed_on = stat.S_ISGID if self._gid >= 0 and member.kind is Kind.DIRECTORY else 0
         if not self._privileged:
             # As tars do: what a user other than root gets is subject to the umask.
-            os.fchmod(descriptor, member.mode & 0o777 & ~self._umask)
+            os.fchmod(descriptor, member.mode & 0o777 & self._allowed | handed_on)
             if privileges is not None:
                 self._findings.append(Finding(member.path, -1, staging.DROPPED, "privileges"))
             return
         if privileges is not None:
             os.fchown(descriptor, _uid(privileges), _gid(privileges))
-        os.fchmod(descriptor, member.mode)  # behind the owner, whose change takes these bits away
+        # Behind the owner, whose change takes these bits away.
+        os.fchmod(descriptor, member.mode & self._allowed | handed_on)
         if privileges is not None and privileges.capability:
             try:
                 os.setxattr(descriptor, "security.capability", privileges.capability)
@@ -220,7 +257,9 @@ class _Extraction:
         descriptor = os.open(path, _NEW, 0o600, dir_fd=self._root)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        os.chmod(path, mode if self._privileged else mode & ~self._umask, dir_fd=self._root)
+        if self._gid >= 0:
+            os.chown(path, -1, self._gid, dir_fd=self._root)
+        os.chmod(path, mode & self._allowed, dir_fd=self._root)
 
     def _finish_directories(self) -> None:
         for member in reversed(self._directories):

@@ -33,6 +33,7 @@ FORMAT = 1
 DIRECTORY = b".pack"
 REFERENCES = DIRECTORY + b"/references.json"
 FILES = DIRECTORY + b"/files.json"
+INSTALLING = b".installing"  # at the root, while an installation there is not complete
 
 _T = TypeVar("_T")
 _MAX_ROOM = 1 << 20  # a run path can be as long; a slot is held in memory
@@ -59,6 +60,11 @@ def decode(text: str) -> bytes:
     if "%" not in text:
         return text.encode()
     return re.sub(rb"%([0-9A-F]{2})", lambda m: bytes([int(m.group(1), 16)]), text.encode())
+
+
+def is_ours(path: bytes, manifest: Manifest) -> bool:
+    """Whether packing or installing put a path into an unpacked tree: it is no part of the environment."""
+    return path in (DIRECTORY, INSTALLING) or path in manifest.added
 
 
 def dump(manifest: Manifest) -> bytes:
@@ -135,6 +141,12 @@ def load_listing(data: bytes) -> Listing:
         return Listing(entries, findings)
 
     return _strictly(FILES, data, build)
+
+
+def described(finding: Finding) -> Dict[str, Any]:
+    """Describe a finding in plain JSON types; the offset is null where it is about the whole file."""
+    offset = finding.offset if finding.offset >= 0 else None
+    return {"path": encode(finding.path), "offset": offset, "what": finding.what, "detail": finding.detail}
 
 
 def _row(file: Relocatable, prefixes: Sequence[bytes]) -> List[Any]:

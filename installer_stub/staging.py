@@ -183,12 +183,7 @@ class _Stage:
         """Stage every file that the full list does not vouch for and that names an earlier prefix."""
         entries = {entry.path: entry for entry in known.entries}
         names = {name for file in self.files for name in file.names}
-        ours = set(self.listed.added)
-
-        def skip(path: bytes) -> bool:
-            return path == manifest.DIRECTORY or path in ours
-
-        for found in walk.walk(self.root, skip):
+        for found in walk.walk(self.root, lambda path: manifest.is_ours(path, self.listed)):
             if found.path in self._files or found.path in names or found.error:
                 continue
             if found.kind is Kind.HARD_LINK and found.target in self.plan.staged:

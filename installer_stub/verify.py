@@ -35,9 +35,8 @@ def verify(tree: Tree) -> List[Finding]:
     listing = listing_of(tree)
     files = {file.path: file for file in tree.manifest.files}
     entries = {entry.path: entry for entry in listing.entries}
-    ours = set(tree.manifest.added)
     found: Dict[bytes, walk.Found] = {
-        f.path: f for f in walk.walk(tree.root, lambda p: p == manifest.DIRECTORY or p in ours)
+        f.path: f for f in walk.walk(tree.root, lambda path: manifest.is_ours(path, tree.manifest))
     }
     findings: List[Finding] = []
     for entry in listing.entries:

@@ -21,47 +21,15 @@ from pathlib import Path
 from types import TracebackType
 
 from installer_stub.errors import OutputError, UsageError
+from installer_stub.writing import output_error, writing
+
+__all__ = ["DirectoryOutput", "Output", "Stream", "output_error", "standard_output", "write_all", "writing"]
 
 _BUFFER = 1 << 20
 _NAME_MAX = 255  # bytes; of every file system in use
 
-_WORDS = {
-    errno.ENOSPC: ("the disk is full", "Free some space there, or choose an output on another disk."),
-    errno.EDQUOT: (
-        "your disk quota is used up",
-        "Free some space there, or choose an output on another disk.",
-    ),
-    errno.EFBIG: (
-        "the file is larger than the file system or the file size limit (ulimit -f) allows",
-        "Raise the limit, compress more, or choose an output on another disk.",
-    ),
-    errno.EIO: ("the disk reports an input/output error", "The disk or its connection may be failing."),
-    errno.EROFS: ("the file system is read-only", "Choose an output elsewhere."),
-    errno.EACCES: ("no permission to write there", "Choose an output in a directory that is yours."),
-    errno.EPERM: ("no permission to write there", "Choose an output in a directory that is yours."),
-    errno.EPIPE: ("the program that reads the output has stopped reading", ""),
-    errno.EEXIST: (
-        "something of this name appeared or exists already",
-        "Names may differ only in case: choose an output on a file system that tells them apart.",
-    ),
-}
 # Some network and FUSE file systems have no fsync; there is nothing better to do there.
 _NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
-
-
-def output_error(error: OSError, path: str | bytes | Path) -> OutputError:
-    """Return what the system said about a write, in words, with what to do about it."""
-    what, tip = _WORDS.get(error.errno or 0, (error.strerror or str(error), ""))
-    return OutputError(f"{os.fsdecode(path)}: cannot be written: {what}", tip)
-
-
-@contextlib.contextmanager
-def writing(path: str | bytes | Path) -> Iterator[None]:
-    """Turn an `OSError` of the block into the `OutputError` for ``path``."""
-    try:
-        yield
-    except OSError as error:
-        raise output_error(error, path) from error
 
 
 def write_all(file: int, data: bytes) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.selection import cases
-from installer_stub import activation, admission, durable, extract, landing, manifest, relocate, verify
+from installer_stub import activation, admission, durable, extract, landing, manifest, relocate, verify, workplace
 from installer_stub.errors import ManifestError, OutputError, PackError
 from installer_stub.model import (
     Entry,
@@ -392,7 +392,7 @@ def test_a_flipped_bit_never_gives_other_content(tmp_path: Path) -> None:
     target = tmp_path / "env"
     unpack(data, target)
     good = contents(target)
-    landing.discard(bytes(target))
+    workplace.discard(bytes(target))
     start = data.index(b".pack/relocator/")
     survived = 0
     flips = cases(4, 200)
@@ -407,7 +407,7 @@ def test_a_flipped_bit_never_gives_other_content(tmp_path: Path) -> None:
         else:
             survived += 1
             assert contents(target) == good
-            landing.discard(bytes(target))
+            workplace.discard(bytes(target))
     # The scripts that are written anew, the relocator, owners that nobody asks for.
     assert survived < len(flips)
 
@@ -424,7 +424,7 @@ def test_what_another_user_gets_is_subject_to_the_umask(tmp_path: Path) -> None:
                 os.umask(before)
             names = ("bin/tool", "lib", "setuid", ".", "bin/activate", ".pack/state.json")
             modes = {name: stat.S_IMODE((place / "env" / name).lstat().st_mode) for name in names}
-            landing.discard(bytes(place / "env"))
+            workplace.discard(bytes(place / "env"))
     assert modes == {
         "bin/tool": 0o750,
         "lib": 0o550,

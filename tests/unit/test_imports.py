@@ -16,14 +16,14 @@ OURS = {"pack", "installer_stub"}
 ALLOWED = {
     "click": {"pack/cli.py"},
     "tqdm": {"pack/cli.py"},
-    "zstandard": {"pack/compress.py", "pack/expand.py"},
+    "zstandard": {"pack/compress.py", "pack/expand.py", "installer_stub/payload.py"},
     "zlib_ng": {"pack/compress.py", "pack/expand.py"},
     "lief": {"pack/deep.py"},
     "yaml": {"pack/condarc.py"},
 }
 
-# The modules that may print and exit: the two command lines.
-TALKERS = {"pack/cli.py", "installer_stub/__main__.py"}
+# The modules that may print and exit: the command lines.
+TALKERS = {"pack/cli.py", "installer_stub/__main__.py", "installer_stub/console.py"}
 
 
 def imports(source: str, module: str) -> Iterator[str]:

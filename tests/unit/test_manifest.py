@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from installer_stub.errors import ManifestError
-from installer_stub.manifest import FORMAT, decode, dump, dump_listing, encode, load, load_listing
+from installer_stub.manifest import FORMAT, decode, dump, dump_listing, encode, is_ours, load, load_listing
 from installer_stub.model import (
     Entry,
     Field,
@@ -128,6 +128,22 @@ def test_a_placeholder_of_windows_is_a_prefix_that_files_name() -> None:
     """Packages without architecture are built there, too, and installed here."""
     manifest = Manifest((b"D:\\bld\\env",), (), (), "activate")
     assert load(dump(manifest)) == manifest
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (b".pack", True),
+        (b".installing", True),
+        (b"bin/activate", True),
+        (b"bin", False),
+        (b"bin/tool", False),
+        (b"share/.installing", False),
+        (b".installing2", False),
+    ],
+)
+def test_what_packing_and_installing_put_into_a_tree(path: bytes, expected: bool) -> None:
+    assert is_ours(path, MANIFEST) is expected
 
 
 def test_there_is_a_line_for_each_fact() -> None:

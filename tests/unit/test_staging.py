@@ -326,8 +326,8 @@ def test_a_known_file_is_not_read_again(tree: Tree, tmp_path: Path) -> None:
 
 def test_our_own_files_are_not_searched(tree: Tree, tmp_path: Path) -> None:
     state = tree.relocate()
-    for name in ("bin/activate", ".pack/note"):
-        (tree.root / name).parent.mkdir()
+    for name in ("bin/activate", ".pack/note", ".installing"):
+        (tree.root / name).parent.mkdir(exist_ok=True)
         (tree.root / name).write_bytes(bytes(tree.root))
     tree.move(tmp_path / "place/second")
     assert tree.plan(state, rescan=True).staged == {}

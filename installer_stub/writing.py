@@ -1,0 +1,49 @@
+"""What the system says of a write that failed, in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import Iterator, Union
+
+from installer_stub.errors import OutputError
+
+Where = Union[str, bytes, "os.PathLike[str]"]
+
+_WORDS = {
+    errno.ENOSPC: ("the disk is full", "Free some space there, or choose an output on another disk."),
+    errno.EDQUOT: (
+        "your disk quota is used up",
+        "Free some space there, or choose an output on another disk.",
+    ),
+    errno.EFBIG: (
+        "the file is larger than the file system or the file size limit (ulimit -f) allows",
+        "Raise the limit, compress more, or choose an output on another disk.",
+    ),
+    errno.EIO: ("the disk reports an input/output error", "The disk or its connection may be failing."),
+    errno.EROFS: ("the file system is read-only", "Choose an output elsewhere."),
+    errno.EACCES: ("no permission to write there", "Choose an output in a directory that is yours."),
+    errno.EPERM: ("no permission to write there", "Choose an output in a directory that is yours."),
+    errno.EBUSY: ("something is mounted there, or it is in use", "Choose a directory in it, or another one."),
+    errno.EPIPE: ("the program that reads the output has stopped reading", ""),
+    errno.EEXIST: (
+        "something of this name appeared or exists already",
+        "Names may differ only in case: choose an output on a file system that tells them apart.",
+    ),
+}
+
+
+def output_error(error: OSError, path: Where) -> OutputError:
+    """Return what the system said about a write, in words, with what to do about it."""
+    what, tip = _WORDS.get(error.errno or 0, (error.strerror or str(error), ""))
+    return OutputError(f"{os.fsdecode(path)}: cannot be written: {what}", tip)
+
+
+@contextlib.contextmanager
+def writing(path: Where) -> Iterator[None]:
+    """Turn an `OSError` of the block into the `OutputError` for ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise output_error(error, path) from error
