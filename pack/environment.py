@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 
 from installer_stub.errors import EnvironmentNotFound, EnvironmentUnfit, PackError, UsageError
+from installer_stub.manifest import INSTALLING
 from pack import places
 
 _GIVE_ONE = "Give an environment by its name with -n or by its directory with -p."
@@ -157,6 +158,11 @@ def _at(prefix: Path, environ: Mapping[str, str], cwd: Path, spellings: Iterable
     except OSError as error:
         tip = "Run as a user who may read the environment."
         raise EnvironmentUnfit(f"{shown} cannot be read: {error.strerror}", tip) from error
+    if os.path.lexists(prefix / os.fsdecode(INSTALLING)):
+        raise EnvironmentUnfit(
+            f"{shown} cannot be packed: an installation there was not completed.",
+            "Run the installer again, and pack it then.",
+        )
     layout = _layout(prefix)
     if layout is None:
         lacks = "no records in conda-meta, no pyvenv.cfg, and neither bin nor lib"

@@ -100,6 +100,19 @@ else
     endif
 endif
 
+if ( $_pack_code == 0 && -e $_pack_root:q/.installing ) then
+    # An installer has not completed it; its own hook, which is the last part of that, may pass.
+    set _pack_code = 12
+    if ( $?_PACK_INSTALLING ) then
+        if ( "$_PACK_INSTALLING:q" != '' ) then
+            set _pack_code = 0
+        endif
+    endif
+    if ( $_pack_code ) then
+        /bin/sh -c 'printf "%s\n" "$@" >&2' sh "@STEM@.csh: ${_pack_root:q}: an installation here was not completed. Run the installer again."
+    endif
+endif
+
 if ( $_pack_code == 0 && "$_pack_root:q" != "$_pack_recorded:q" && "$_pack_mode:q" != never ) then
     $_pack_root:q/bin/conda-unpack --activation < /dev/null
     set _pack_code = $status

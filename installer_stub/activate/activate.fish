@@ -18,6 +18,14 @@ function _pack_find --no-scope-shadowing
     end
 end
 
+# Refuse a tree that an installer has not completed; its own hook, which is the last part of that, may pass.
+function _pack_complete --no-scope-shadowing
+    if test -e "$_pack_root/.installing"; and test -z "$_PACK_INSTALLING"
+        echo "@STEM@.fish: $_pack_root: an installation here was not completed. Run the installer again." >&2
+        return 12
+    end
+end
+
 # Relocate the tree if that is called for. $_pack_again is set when this file must be read again.
 function _pack_relocate --no-scope-shadowing
     if test "$_pack_root" = "$_pack_recorded"; or test "$PACK_RELOCATE" = never
@@ -116,6 +124,7 @@ if set -q _PACK_ROOT
     set -eg _PACK_ROOT
 else
     _pack_find (status filename | string collect)
+    and _pack_complete
     and _pack_relocate
     set _pack_code $status
 end
@@ -141,7 +150,7 @@ else
         test -f $_pack_script; and source $_pack_script
     end
 end
-functions -e _pack_find _pack_relocate _pack_set _pack_begin
+functions -e _pack_find _pack_complete _pack_relocate _pack_set _pack_begin
 # "return" outside a function is younger than some fish that still run.
 function _pack_end
     functions -e _pack_end

@@ -115,6 +115,14 @@ _pack_executed() {
     return 2
 }
 
+# Refuse a tree that an installer has not completed; its own hook, which is the last part of that, may pass.
+_pack_complete() {
+    if [ -e "$_pack_root/.installing" ] && [ -z "${_PACK_INSTALLING-}" ]; then
+        \printf '%s\n' "@STEM@: $_pack_root: an installation here was not completed. Run the installer again." >&2
+        return 12
+    fi
+}
+
 # Set $_pack_root from $_pack_self, a path of this file; leave it empty where no tree of ours is there.
 _pack_resolve() {
     if [ -n "${ZSH_EVAL_CONTEXT-}" ]; then
@@ -297,10 +305,7 @@ if [ -n "$_pack_root" ]; then
     # This file has been read again, after a relocation: the tree has just been found.
     \unset -v _PACK_ROOT
 else
-    _pack_find || _pack_code=$?
-    if [ "$_pack_code" -eq 0 ]; then
-        _pack_relocate || _pack_code=$?
-    fi
+    { _pack_find && _pack_complete && _pack_relocate; } || _pack_code=$?
 fi
 if [ "$_pack_code" -ne 0 ]; then
     :
@@ -343,7 +348,7 @@ else
     esac
 fi
 
-\unset -f _pack_find _pack_executed _pack_resolve _pack_relocate _pack_set _pack_count _pack_active \
+\unset -f _pack_find _pack_executed _pack_complete _pack_resolve _pack_relocate _pack_set _pack_count _pack_active \
     _pack_begin _pack_list 2>/dev/null || :
 \unset -v _pack_recorded _pack_host _pack_newline _pack_root _pack_again _pack_run _pack_self \
     _pack_program _pack_fd _pack_link _pack_status _pack_was _pack_level _pack_outer _pack_names _pack_path \

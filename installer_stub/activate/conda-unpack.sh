@@ -80,6 +80,10 @@ if ! self=$(follow "$self"); then
 fi
 self=${self%x}
 root=${self%/bin/*}
+if [ -e "$root/.installing" ] && [ -z "${_PACK_INSTALLING-}" ]; then
+    printf '%s\n' "conda-unpack: $root: an installation here was not completed. Run the installer again." >&2
+    exit 12
+fi
 
 kept=${LD_LIBRARY_PATH+set}
 library_path=${LD_LIBRARY_PATH-}

@@ -556,6 +556,88 @@ def test_path_with_a_colon_is_refused(shell: Shell, tmp_path: Path) -> None:
     assert done.dumps[0]["PATH"] == BASE
 
 
+# --- an installation that was not completed --------------------------------------------------------
+
+NOT_COMPLETED = "an installation here was not completed. Run the installer again."
+
+
+@every_shell
+@pytest.mark.parametrize("kind", NAMES)
+def test_tree_that_is_not_completely_installed_is_refused(shell: Shell, kind: str, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / NAMES[kind], tmp_path / "called").make()
+    (tree.root / ".installing").write_text("{}")
+    done = run(shell, tmp_path, ["DUMP", tree.activate(shell), f'echo "code {shell.status}"', "DUMP"])
+    assert done.stdout == "code 12\n"
+    assert done.stderr == f"activate{shell.suffix}: {tree.root}: {NOT_COMPLETED}\n"
+    assert done.dumps[1] == done.dumps[0]
+    assert tree.calls == []
+    assert not (tmp_path / "pwned").exists()
+
+
+@every_shell
+@pytest.mark.parametrize("mode", ["", "require", "never"])
+def test_such_a_tree_is_refused_before_it_is_relocated(shell: Shell, mode: str, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "env", tmp_path / "called").make(tmp_path / "gone")
+    (tree.root / ".installing").write_text("{}")
+    lines = [shell.set("PACK_RELOCATE", mode), "DUMP", tree.activate(shell), f'echo "code {shell.status}"', "DUMP"]
+    done = run(shell, tmp_path, lines)
+    assert (done.stdout, done.stderr.count("\n")) == ("code 12\n", 1)
+    assert NOT_COMPLETED in done.stderr
+    assert done.dumps[1] == done.dumps[0]
+    assert tree.calls == []
+
+
+@every_shell
+@pytest.mark.parametrize("value", ["1", "a b'c", ""])
+def test_hook_of_the_installer_may_activate_it(shell: Shell, value: str, tree: Tree, tmp_path: Path) -> None:
+    """The variable counts if it is not empty."""
+    (tree.root / ".installing").write_text("{}")
+    lines = [shell.set("_PACK_INSTALLING", value), "DUMP", tree.activate(shell), f'echo "code {shell.status}"', "DUMP"]
+    done = run(shell, tmp_path, [*lines, tree.deactivate(shell), "DUMP"])
+    if value:
+        assert (done.stdout, done.stderr) == ("code 0\n", "")
+        expect_active(done.dumps[1], tree.root)
+    else:
+        assert done.stdout == "code 12\n"
+        assert done.dumps[1] == done.dumps[0]
+    assert done.dumps[2] == done.dumps[0]
+
+
+@every_shell
+def test_refusing_it_leaves_nothing_behind(shell: Shell, tree: Tree, tmp_path: Path) -> None:
+    (tree.root / ".installing").write_text("{}")
+    shown = {Syntax.SH: "set", Syntax.FISH: "set; functions -a", Syntax.CSH: "set; alias"}[shell.syntax]
+    done = run(shell, tmp_path, [tree.activate(shell), shown])
+    assert re.search(r"_pack_|_PACK_", done.stdout) is None
+    if shell.syntax is Syntax.SH:
+        functions = re.findall(r"^(_pack\w+)\(\)", (tree.root / "bin/activate").read_text(), re.M)
+        asked = [f"command -v {name} && echo left" for name in functions]
+        assert run(shell, tmp_path, [tree.activate(shell), *asked]).stdout == ""
+
+
+@every_sh
+@pytest.mark.parametrize("options", ["set -eu", "set -euf; IFS=0123456789/abc", "set -C; umask 777"])
+def test_refusal_can_be_caught_whatever_the_options_are(shell: Shell, options: str, tree: Tree, tmp_path: Path) -> None:
+    """In a sourced file dash and busybox sh obey "set -e" whatever stands around it."""
+    (tree.root / ".installing").write_text("{}")
+    done = run(shell, tmp_path, [options, f'{tree.activate(shell)} || echo "code $?"', "echo after"])
+    if "set -e" in options and shell.name in ("dash", "busybox sh"):
+        assert (done.stdout, done.code) == ("", 12)
+    else:
+        assert done.stdout == "code 12\nafter\n"
+    assert (NOT_COMPLETED in done.stderr, done.stderr.count("\n")) == (True, 1)
+
+
+@every_shell
+def test_looking_for_it_starts_no_process(shell: Shell, tree: Tree, tmp_path: Path) -> None:
+    """Nor does refusing; but tcsh and mksh cannot write to standard error by themselves."""
+    (tree.root / ".installing").write_text("{}")
+    lines = [shell.set("_PACK_INSTALLING", "1"), tree.activate(shell), tree.deactivate(shell)]
+    assert processes(shell, tmp_path, lines) == []
+    if shell.name not in ("tcsh", "mksh"):
+        assert processes(shell, tmp_path, [tree.activate(shell)]) == []
+
+
 # --- what is set, and undone -----------------------------------------------------------------------
 
 VALUES = {
@@ -1105,6 +1187,21 @@ def test_conda_unpack_hands_over_root_and_arguments(arguments: list[str], unpack
     assert done.stdout.rstrip().endswith("1, 1, 1, 1]")
     for argument in arguments:
         assert f'"{argument}"' in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["--activation"], ["--version"]], ids=repr)
+def test_conda_unpack_refuses_what_is_not_completely_installed(
+    arguments: list[str], unpackable: Path, tmp_path: Path
+) -> None:
+    fake_python(unpackable / "bin/python3")
+    (unpackable / ".installing").write_text("{}")
+    command: list[str | Path] = [unpackable / "bin/conda-unpack", *arguments]
+    for refused in (unpack(command, tmp_path), unpack(command, tmp_path, _PACK_INSTALLING="")):
+        assert (refused.returncode, refused.stdout) == (12, "")
+        assert refused.stderr == f"conda-unpack: {unpackable}: {NOT_COMPLETED}\n"
+    assert not (unpackable / "bin/tried").exists()
+    done = unpack(command, tmp_path, _PACK_INSTALLING="1")
+    assert done.returncode == 0 and f'["unpack", "{unpackable}"' in done.stdout
 
 
 @pytest.mark.parametrize("way", ["relative", "in bin", "PATH", "symlink", "chain", "sh", "symlinked directory"])

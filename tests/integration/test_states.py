@@ -280,3 +280,23 @@ def test_verify_of_modes(tree: Path) -> None:
     told = json.loads(pack("verify", "--json", tree, code=11).stdout)
     damage = {(each["path"], each["what"]) for each in told["findings"]}
     assert damage >= {("bin/ref-c", "mode"), ("conda-meta/history", "mode")}
+
+
+def test_the_marker_of_an_installation_is_nobodys_file(tree: Path, tmp_path: Path) -> None:
+    """It is no finding of `verify`, no relocation writes it, and what it stands in is neither run nor packed."""
+    marker = tree / ".installing"
+    marker.write_text(json.dumps({"old": str(tree)}))
+    told = json.loads(pack("verify", "--json", tree).stdout)
+    assert [each for each in told["findings"] if each["path"] == ".installing"] == []
+    moved = move(tree, tmp_path / "moved" / "env")
+    refused = sh(f'. {moved}/bin/activate; echo "$? ${{CONDA_PREFIX-unset}}"')
+    assert refused.stdout == "12 unset\n"
+    (line,) = refused.stderr.splitlines()
+    assert f"{moved}: an installation here was not completed" in line
+    assert "was not completed" in run([moved / "bin" / "conda-unpack"], code=12).stderr
+    assert "was not completed" in pack("-p", moved, "-o", tmp_path / "env.tar", code=4).stderr
+    pack("relocate", moved)
+    assert json.loads((moved / ".installing").read_text()) == {"old": str(tree)}
+    assert prefixes(moved) == [str(moved)]
+    (moved / ".installing").unlink()
+    pack("verify", moved)

@@ -426,6 +426,7 @@ REFUSED: list[tuple[str, str, type[PackError], str]] = [
     ("/usr", "/usr", EnvironmentUnfit, "belongs to the operating system"),
     ("/usr, dressed up", "//usr/bin/..", EnvironmentUnfit, "belongs to the operating system"),
     ("/usr behind a symlink", "T/usr", EnvironmentUnfit, "belongs to the operating system"),
+    ("one that an installer has not completed", "T/half", EnvironmentUnfit, "an installation there was not completed"),
     ("empty", "", UsageError, "empty"),
 ]
 
@@ -434,6 +435,8 @@ REFUSED: list[tuple[str, str, type[PackError], str]] = [
 def test_a_prefix_is_refused(tree: Path, sentence: str, given: str, error: type[PackError], words: str) -> None:
     write(tree / "file")
     write(tree / "odd/bin")
+    write(tree / "half/bin/tool")
+    write(tree / "half/.installing")
     (tree / "dangling").symlink_to("none")
     (tree / "loop").symlink_to("loop")
     (tree / "usr").symlink_to("/usr")
