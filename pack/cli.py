@@ -6,9 +6,10 @@ import codecs
 import json
 import os
 import platform
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,14 +25,29 @@ if TYPE_CHECKING:
     from installer_stub.target import Demand
     from pack.archive import Format
     from pack.environment import Environment
+    from pack.installer import Installer
     from pack.stub.store import Stub
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-_FORMATS = "tar, tar.gz (tgz), tar.bz2 (tbz2), tar.xz (txz), tar.zst (tzst), no-archive (a directory)"
+_FORMATS = (
+    "tar, tar.gz (tgz), tar.bz2 (tbz2), tar.xz (txz), tar.zst (tzst), sh (an installer), no-archive (a directory)"
+)
+
+
+class _InstallerOption(click.Option):
+    """An option that only an installer has."""
 
 
 class _Group(click.Group):
     """A group whose own options come first in its help: packing is the command without a name."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, kind in (("Options", False), ("Installers", True)):
+            options = [each for each in self.get_params(ctx) if isinstance(each, _InstallerOption) is kind]
+            records = [record for record in (each.get_help_record(ctx) for each in options) if record is not None]
+            with formatter.section(title):
+                formatter.write_dl(records)
+        self.format_commands(ctx, formatter)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage("pack", "[-n NAME | -p PREFIX] [-o OUTPUT] [OPTIONS]")
@@ -44,6 +60,25 @@ def _environment_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-n", "--name", metavar="NAME", help="The name of the environment (default: the active one)."),
     ):
         command = option(command)
+    return command
+
+
+def _installer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, metavar, text in (
+        ("installer-name", "NAME", "What it calls itself (default: the environment's name)."),
+        ("installer-version", "VERSION", "The version that it says of itself."),
+        ("license-file", "FILE", "A licence that has to be accepted."),
+        ("welcome", "FILE", "A text that is shown before anything is asked."),
+        ("conclusion", "FILE", "A text that is shown at the end."),
+        ("pre-install", "FILE", "A script to run before the environment gets its place."),
+        ("post-install", "FILE", "A script to run when the environment stands."),
+        ("pre-uninstall", "FILE", "A script to run before it is removed."),
+        ("default-prefix", "DIR", "Where to, unless told otherwise: absolute, or ~/ and a path (default: ~/NAME)."),
+        ("payload", "zst|gz", "How the environment is compressed (default: zst; with --no-stub gz)."),
+        ("sign-with", "KEY", "A key of OpenSSH; the signature lies beside the output, as OUTPUT.sig."),
+    )[::-1]:
+        kind = click.Choice(metavar.split("|")) if "|" in metavar else click.STRING
+        command = click.option(f"--{name}", cls=_InstallerOption, type=kind, metavar=metavar, help=text)(command)
     return command
 
 
@@ -87,11 +122,17 @@ _grow_option = click.option(
     help="Keep setuid and setgid bits and file capabilities, and their owners; see docs/entries.md.",
 )
 @_grow_option
-@click.option("--no-stub", is_flag=True, help="Carry no frozen relocator, where there is no Python; see docs/stub.md.")
+@click.option(
+    "--no-stub",
+    is_flag=True,
+    help="Carry no frozen relocator: archives have one where there is no Python, installers always; see docs/stub.md.",
+)
+@_installer_options
 @click.version_option(package_name="relopack", prog_name="pack")
 @click.pass_context
 def pack(
     context: click.Context,
+    /,
     name: str | None,
     prefix: str | None,
     output: str | None,
@@ -104,11 +145,12 @@ def pack(
     keep_setuid: bool,
     grow: bool,
     no_stub: bool,
+    **installer_options: str | None,
 ) -> None:
     """Make an installed environment relocatable and write it into one file.
 
     Unpack the file anywhere and activate what is in it: the first activation rewrites every path that
-    named the old place.
+    named the old place. An output that ends with .sh is an installer, which does all of that when it is run.
 
     bzip2 and xz are written as one stream, whatever the number of cores.
     """
@@ -122,7 +164,9 @@ def pack(
         return
     from installer_stub.model import Fill
     from pack import report
+    from pack.archive import Format
     from pack.compress import library
+    from pack.signature import SIGNATURE, beside
     from pack.stub import carry
     from pack.write import Options, write
 
@@ -132,23 +176,35 @@ def pack(
         path = None
     else:
         path = Path(output.rstrip("/") or "/") if output else Path(f"{environment.name}.{format.value}")
-    options = Options(path, format, force, level, _threads(threads), ignore_unreadable, keep_setuid, grow, not no_stub)
+    installer = _installer(environment, format, path, installer_options, no_stub)
+    options = Options(
+        path, format, force, level, _threads(threads), ignore_unreadable, keep_setuid, grow, not no_stub, installer
+    )
     with _Bar(quiet) as bar:
-        found = write(environment, options, _version(), bar)
+        found = write(environment, options, _version(), bar, bar.say)
     if quiet or path is None:
         return
     size = f", {path.stat().st_size / 1e6:,.1f} MB" if path.is_file() else ""
-    if library(format):  # another version of it may write other bytes
-        size += f" by {library(format)}"
+    if library(options.compression):  # another version of it may write other bytes
+        size += f" by {library(options.compression)}"
     rewritten = [file for file in found.manifest.files if file.is_rewritten]
     slots = sum(reference.fill is not Fill.KEEP for file in rewritten for reference in file.references)
     click.echo(
         f"{path}: {len(found.items):,} entries{size}; {slots:,} references in "
         f"{len(rewritten):,} files are rewritten where it goes"
     )
+    if format is Format.INSTALLER:
+        click.echo(f"to install it: sh {shlex.quote(str(path))} --prefix DIR")
     for line in report.warnings(found):
         click.echo(line, err=True)
-    if not no_stub and (advice := carry.advice(found)):
+    if installer is not None:
+        if no_stub and carry.is_needed(found):
+            click.echo(
+                "nothing in it relocates what it installs: that has no Python, and --no-stub was given", err=True
+            )
+        if installer.key is None and (older := beside(path, SIGNATURE)).exists():
+            click.echo(f"{older}: this signature is of an older file", err=True)
+    elif not no_stub and (advice := carry.advice(found)):
         click.echo(advice, err=True)
 
 
@@ -407,6 +463,26 @@ def _format(format_name: str, output: str | None) -> Format:
     return format
 
 
+def _installer(
+    environment: Environment, format: Format, output: Path | None, given: Mapping[str, str | None], no_stub: bool
+) -> Installer | None:
+    from pack.archive import Format
+    from pack.installer import asked
+
+    options = {name.replace("_", "-"): value for name, value in given.items() if value is not None}
+    if format is not Format.INSTALLER:
+        if options:
+            typed = ", ".join(f"--{name}" for name in options)
+            raise UsageError(
+                f"{typed}: only an installer has this, and {format.value} is none",
+                "End the output's name with .sh, or give --format sh.",
+            )
+        return None
+    if output is None and "sign-with" in options:
+        raise UsageError("--sign-with: there is no place beside the standard output", "Name a file with -o.")
+    return asked(environment.name, options, not no_stub)
+
+
 def _threads(given: int | None) -> int:
     if given is None or given == -1:
         return 0
@@ -451,6 +527,7 @@ class _Bar:
     """A progress bar in bytes on a terminal, nothing elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
+        self._silent = quiet
         self._quiet = quiet or not sys.stderr.isatty()
         self._bar: tqdm[NoReturn] | None = None
 
@@ -480,6 +557,12 @@ class _Bar:
         """Count ``count`` more bytes of the stage."""
         if self._bar is not None:
             self._bar.update(count)
+
+    def say(self, line: str) -> None:
+        """Print a line about what takes long, without the bar of what is over."""
+        self._close()
+        if not self._silent:
+            _step(line)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -32,7 +32,7 @@ LEVELS = {
     Format.TAR_ZST: (1, 3, 22),
     Format.DIRECTORY: (0, 0, 0),
 }
-"""The lowest, the default and the highest level of each format."""
+"""The lowest, the default and the highest level of each format; an installer has those of its payload."""
 
 _KIB, _MIB = 1 << 10, 1 << 20
 _XZ_BUDGET = 2048 * _MIB

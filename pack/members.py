@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 
 import installer_stub
-from installer_stub import activation, manifest
+from installer_stub import activation, hooks, install, manifest
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.model import Kind
 from pack.archive import Member
+from pack.installer import Installer, platform_name
 from pack.scan import FIXED_MTIME, Item, Scan
 from pack.splice import pieces, stacked
 from pack.stub import carry
@@ -22,8 +24,10 @@ RELOCATOR = manifest.DIRECTORY + b"/relocator"
 _MAIN = "from installer_stub.__main__ import main\n\nmain({version!r})\n"
 
 
-def members(scan: Scan, version: str, stub: Stub | None = None) -> Iterator[Member]:
+def members(scan: Scan, version: str, stub: Stub | None = None, installer: Installer | None = None) -> Iterator[Member]:
     """Yield everything that an archive of the scanned environment holds, in order; ``stub`` is carried, if any.
+
+    The payload of an ``installer`` also holds what that is called, and its hooks.
 
     All that is in a directory comes in one run: tar sets the directory's time when it leaves it.
     Reading a file's content raises EnvironmentUnfit if the file is not what the scan saw.
@@ -32,6 +36,8 @@ def members(scan: Scan, version: str, stub: Stub | None = None) -> Iterator[Memb
     yield _directory(manifest.DIRECTORY)
     yield _file(manifest.REFERENCES, manifest.dump(scan.manifest))
     yield _file(manifest.FILES, manifest.dump_listing(scan.listing))
+    if installer is not None:
+        yield from _installer(scan, version, installer)
     yield from _relocator(version)
     if stub is not None:
         yield from carry.members(stub)
@@ -46,6 +52,17 @@ def members(scan: Scan, version: str, stub: Stub | None = None) -> Iterator[Memb
         yield _file(path, content, 0o755)
     for item in scan.items[behind:]:
         yield _member(prefix, item)
+
+
+def _installer(scan: Scan, version: str, installer: Installer) -> Iterator[Member]:
+    """Yield what stays of an installer where it was run: its name, and what it runs before the tree is removed."""
+    about = {"name": installer.name, "version": installer.version, "pack": version}
+    about["platform"] = platform_name(scan.architecture)
+    yield _file(install.FACTS, json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    if installer.hooks:
+        yield _directory(hooks.DIRECTORY)
+    for name, content in installer.hooks:
+        yield _file(hooks.DIRECTORY + b"/" + name.encode(), content, 0o755)
 
 
 def _relocator(version: str) -> Iterator[Member]:

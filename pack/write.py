@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,15 @@ from pack import compress
 from pack.archive import Format, Writable
 from pack.archive.directory import write_directory
 from pack.archive.tar import write_tar
+from pack.compress import Compressor
 from pack.environment import Environment
+from pack.installer import Installer, stub_for, write_installer
 from pack.members import members
 from pack.output import DirectoryOutput, Output, standard_output
 from pack.scan import Scan, scan
+from pack.signature import SignedOutput
 from pack.stub import carry
+from pack.stub.section import section
 from pack.stub.store import Stub
 
 
@@ -42,22 +47,35 @@ class Options:
     ignore_unreadable: bool = False
     keep_setuid: bool = False
     grow_run_paths: bool = False
-    stub: bool = False  # carry the frozen relocator where one is needed, and one was built
+    stub: bool = False  # carry the frozen relocator: in an archive where one is needed, and one was built
+    installer: Installer | None = None  # with the format of installers, and only with it
+
+    @property
+    def compression(self) -> Format:
+        """The format of the stream that the output is, or holds."""
+        return self.installer.payload if self.installer is not None else self.format
 
 
-def write(environment: Environment, options: Options, version: str, progress: Progress) -> Scan:
+def write(
+    environment: Environment,
+    options: Options,
+    version: str,
+    progress: Progress,
+    say: Callable[[str], None] = lambda line: None,
+) -> Scan:
     """Pack an environment into one output, which appears whole or not at all; return what was scanned.
 
-    Raises EnvironmentUnfit for what cannot be read or changes meanwhile, OutputError for the output,
-    UsageError for a level that the format does not have.
+    ``say`` is told what takes long, but for reading and writing. Raises EnvironmentUnfit for what cannot be read or
+    changes meanwhile, OutputError for the output, UsageError for a level that the format does not have, StubUnavailable
+    for an installer without its stub.
     """
-    compress.checked_level(options.format, options.level)
+    compress.checked_level(options.compression, options.level)
     cores = os.cpu_count() or 1
     threads = options.threads or cores
 
     def scanned(leave_out: frozenset[bytes]) -> Scan:
         progress.start("scanning", None)
-        found = scan(
+        return scan(
             environment,
             threads,
             options.ignore_unreadable,
@@ -66,22 +84,33 @@ def write(environment: Environment, options: Options, version: str, progress: Pr
             options.keep_setuid,
             options.grow_run_paths,
         )
-        progress.start("writing", found.size)
-        return found
+
+    def compressed(out: Writable) -> Compressor:
+        return compress.compressor(out, options.compression, options.level, threads, options.threads > 0)
 
     if options.format is Format.DIRECTORY:
         assert options.path is not None
         directory = DirectoryOutput(options.path, options.force)
         with directory as partial:
             found = scanned(_inside(environment, options.path, directory.partial))
+            progress.start("writing", found.size)
             write_directory(members(found, version, _stub(found, options)), partial, progress.advance)
         return found
 
     output, leave_out = _opened(environment, options)
     with output as stream:
         found = scanned(leave_out)
-        with compress.compressor(stream, options.format, options.level, threads, options.threads > 0) as out:
-            write_tar(members(found, version, _stub(found, options)), out, progress=progress.advance)
+        if options.installer is None:
+            progress.start("writing", found.size)
+            with compressed(stream) as out:
+                write_tar(members(found, version, _stub(found, options)), out, progress=progress.advance)
+        else:
+            frozen = section(stub_for(found, say)) if options.stub else None
+            contents = tuple(members(found, version, _stub(found, options), options.installer))
+            progress.start("writing", found.size)
+            write_installer(stream, found, options.installer, version, contents, frozen, compressed, progress.advance)
+            if options.installer.key is not None:
+                say(f"signing with {options.installer.key}")
     return found
 
 
@@ -92,6 +121,9 @@ def _stub(found: Scan, options: Options) -> Stub | None:
 def _opened(environment: Environment, options: Options) -> tuple[AbstractContextManager[Writable], frozenset[bytes]]:
     if options.path is None:
         return standard_output(), frozenset()
+    if options.installer is not None:
+        signed = SignedOutput(options.path, options.force, options.installer.key, 0o777)
+        return signed.opened(), _inside(environment, *signed.paths)
     output = Output(options.path, options.force)
     return output, _inside(environment, options.path, output.partial)
 

@@ -78,6 +78,7 @@ class Format(Enum):
     TAR_BZ2 = "tar.bz2"
     TAR_XZ = "tar.xz"
     TAR_ZST = "tar.zst"
+    INSTALLER = "sh"
     DIRECTORY = "no-archive"
 
 

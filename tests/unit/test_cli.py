@@ -120,6 +120,38 @@ def test_usage_errors(tmp_path: Path, environment: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["envs"], "nothing was written"
 
 
+TEXTS = ("license-file", "welcome", "conclusion", "pre-install", "post-install", "pre-uninstall")
+INSTALLER_OPTIONS = [
+    f"--{name}" for name in (*TEXTS, "installer-name", "installer-version", "default-prefix", "sign-with")
+]
+
+
+@pytest.mark.parametrize("option", [*([each, "x"] for each in INSTALLER_OPTIONS), ["--payload", "gz"]])
+@pytest.mark.parametrize("output", ["x.tar.gz", "directory/", "-"])
+def test_options_that_only_installers_have(tmp_path: Path, environment: Path, option: list[str], output: str) -> None:
+    complains(pack("-p", environment, "-o", output, *option, cwd=tmp_path), 2, option[0], "only an installer", "TIP")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["envs"], "nothing was written"
+
+
+def test_usage_errors_of_installers(tmp_path: Path, environment: Path) -> None:
+    """All of them are said before the environment is read."""
+    installer: list[str | Path] = ["-p", environment, "-o", "x.sh", "--no-stub"]
+    (environment / "conda-meta/x-1-0.json").write_text("a scan would refuse this")
+    complains(pack(*installer, "--welcome", "missing", cwd=tmp_path), 2, "--welcome missing", "No such file")
+    complains(pack(*installer, "--post-install", "/dev/null", cwd=tmp_path), 2, "--post-install", "nothing in it")
+    complains(pack(*installer, "--sign-with", "missing", cwd=tmp_path), 2, "--sign-with missing")
+    complains(pack(*installer, "--payload", "bz2", cwd=tmp_path), 2, "bz2")
+    complains(pack(*installer, "--default-prefix", "env", cwd=tmp_path), 2, "is relative")
+    complains(pack(*installer, "--installer-name", "a\nb", cwd=tmp_path), 2, "newline")
+    complains(pack(*installer, "--compress-level", "10", cwd=tmp_path), 2, "tar.gz has the levels 0 to 9")
+    complains(pack(*installer, "--payload", "zst", "--compress-level", "0", cwd=tmp_path), 2, "1 to 22")
+    streamed: list[str | Path] = ["-p", environment, "-o", "-", "--format", "sh", "--no-stub"]
+    complains(pack(*streamed, "--sign-with", "key", cwd=tmp_path), 2, "--sign-with", "standard output")
+    (tmp_path / "x.sh.sha256").touch()
+    complains(pack(*installer, cwd=tmp_path), 5, "x.sh.sha256: exists already")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["envs", "x.sh.sha256"]
+
+
 @pytest.mark.parametrize("options", [["-n", "x"], ["-p", "x"], ["-f"], ["-q"], ["--format", "tar"], ["-j", "2"]])
 def test_options_of_packing_before_a_command_are_not_ignored(options: list[str]) -> None:
     complains(pack(*options, "scan", "-p", "x"), 2, "'scan'", "TIP")
@@ -269,6 +301,11 @@ def test_packing_tells_what_it_made(tmp_path: Path, environment: Path) -> None:
     assert re.match(r"small\.tar\.gz: 7 entries, [0-9.]+ MB by zlib-ng [0-9.]+; ", done.stdout)
     assert "; 2 references in 2 files are rewritten where it goes" in done.stdout
     assert "\r" not in done.stderr, "no progress bar where there is no terminal"
+    installer = pack("-p", environment, "-o", "a b.sh", "--no-stub", cwd=tmp_path)
+    assert installer.returncode == 0
+    assert re.match(r"a b\.sh: 7 entries, [0-9.]+ MB by zlib-ng [0-9.]+; ", installer.stdout)
+    assert installer.stdout.endswith("\nto install it: sh 'a b.sh' --prefix DIR\n")
+    assert "that has no Python, and --no-stub was given" in installer.stderr
     quiet = pack("-p", environment, "-q", "-f", cwd=tmp_path)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
