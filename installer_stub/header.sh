@@ -331,6 +331,10 @@ where() {
 # Find the file of this script: $self, absolute.
 find_self() {
     self=$0
+    # In zsh alone this is the file, too, where it is sourced.
+    case ${ZSH_VERSION+zsh}${ZSH_EVAL_CONTEXT-} in
+    zsh*file*) misuse 'the installer was sourced, and what it does is not for this shell.' 'Run it: sh FILE' ;;
+    esac
     case $self in
     */*) ;;
     *) if [ -f "./$self" ]; then self=./$self; else self=$(command -v -- "$self"); fi ;;
@@ -975,6 +979,9 @@ unpack_stub() {
     7f454c46*/) ;;
     7f454c46*) if [ "$(kind "$stage/opener")" != "$(kind /proc/self/exe)" ]; then return 1; fi ;;
     esac
+    case $(quoted "$stage") in
+    *\\ufffd*) why='it does not start where a path is not UTF-8' && return 1 ;;
+    esac
     kept=$caller
     for libraries in '' "$newline$set_aside"; do
         # What the caller has set for other programs may be what hinders this one, which gives it back to hooks.
@@ -1087,7 +1094,7 @@ run() {
     case $action in
     install | extract) set -- "$@" ${jobs:+--jobs "$jobs"} ${mask:+--umask "$mask"} ${group:+--group "$group"} ;;
     esac
-    set -- "$@" ${replacing:+--update} ${force:+--force} ${allow:+--allow-unrelocated} ${registered:+--register} \
+    set -- "$@" ${update:+--update} ${force:+--force} ${allow:+--allow-unrelocated} ${registered:+--register} \
         ${added:+--added "$added"} ${json:+--json}
     input=/dev/null
     if [ -n "$python" ]; then
@@ -1127,6 +1134,7 @@ inform() {
         longest-target "$limit" longest-target-set-by "$limit_file" longest-target-unrelocated "$limit_allowed" \
         longest-target-unrelocated-set-by "$limit_allowed_file" scripts "$hooks" entries "$entries" bytes "$unpacked" \
         file-bytes "$size" header-bytes "$header_size" stub-bytes "$stub_size" payload-bytes "$payload_size" \
+        payload-first-byte "$(expr "$payload_at" + 1)" \
         payload-format "tar.$payload" header-sha256 "$header_sum" stub-sha256 "$stub_sum" payload-sha256 "$payload_sum"
     if [ -n "$json" ]; then
         pairs "$@" licence ''

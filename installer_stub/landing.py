@@ -23,6 +23,8 @@ from installer_stub.incomplete import Marker, Phase, marker
 from installer_stub.workplace import OLD, STAGING, uninterrupted
 
 _TREE = b"tree"
+# Of a directory that is somebody else's, or in a lower layer of an overlay, as in images of containers.
+_STUCK = (errno.EACCES, errno.EPERM, errno.EXDEV)
 _SHOWN = 10  # names of what stands in the way
 
 
@@ -116,30 +118,42 @@ class _Whole(Landing):
 
     def appear(self, marked: bool = False, gid: int = -1) -> None:
         """Put the tree in its place with the owner, mode and ACL of what it replaces, also of an empty directory."""
-        replaces = self.replacing or _is_movable(self.target)
         with suppress(FileNotFoundError):
             durable.dress(self.tree, self.target)
         if gid >= 0:
             os.chown(self.tree, -1, gid)
             os.chmod(self.tree, stat.S_IMODE(os.lstat(self.tree).st_mode) | stat.S_ISGID)
-        self._marker = marker(Phase.HERE, self.target, self.work, replaces)
-        if marked or replaces:
-            incomplete.write(self.tree, self._marker, self.work)
-        durable.flush(self.work)
         self._mine = _identity(self.tree)
-        with uninterrupted():
-            if replaces:
-                self._supplant()
-            else:
+        if not (self.replacing or os.path.isdir(self.target)) or not self._supplant():
+            self._mark(marked, False)
+            with uninterrupted():
                 self._move()
         durable.flush_directory(os.path.dirname(self.target))
 
-    def _supplant(self) -> None:
+    def _mark(self, marked: bool, replaces: bool) -> None:
+        """Write a marker into the tree or take it out again, and have all of the tree on the disk."""
+        self._marker = marker(Phase.HERE, self.target, self.work, replaces)
+        if marked:
+            incomplete.write(self.tree, self._marker, self.work)
+        elif os.path.lexists(os.path.join(self.tree, manifest.INSTALLING)):
+            incomplete.clear(self.tree)
+        durable.flush(self.work)
+
+    def _supplant(self) -> bool:
+        """Replace what is there; return False where that is an empty directory that can only be overwritten."""
         old = os.path.join(self.work, OLD)
-        swap.supplant(self.tree, self.target, old)
+        self._mark(True, True)
+        try:
+            with uninterrupted():
+                swap.supplant(self.tree, self.target, old)
+        except OSError as error:
+            if self.replacing or error.errno not in _STUCK:
+                raise
+            return False
         if not self.replacing and not _is_empty(old):
             self._undo()
             raise _taken(self.target)
+        return True
 
     def _move(self) -> None:
         try:
@@ -288,15 +302,6 @@ def _identity(path: Union[bytes, int]) -> Optional[Tuple[int, int]]:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _is_movable(directory: bytes) -> bool:
-    """Whether a directory is there that this user may rename, with a mode and an ACL that are to come back with it."""
-    try:
-        status = os.lstat(directory)
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and (status.st_uid == os.geteuid() or os.access(directory, os.W_OK))
 
 
 def _is_empty(directory: bytes) -> bool:

@@ -17,6 +17,8 @@ from installer_stub.expand import Make
 from installer_stub.tarstream import ArchiveDamaged
 from installer_stub.trailer import Section, Trailer
 
+BEGIN = b"#!/bin/sh\n{ : pack-installer 1\n"  # of every installer
+
 _PIECE = 1 << 18
 _APART = 4 << 20  # bytes from which a second process is worth its start
 _SAID = re.compile(rb"[0-9a-f]{64}[ \n]")

@@ -26,6 +26,10 @@ _WORDS = {
     errno.EACCES: ("no permission to write there", "Choose an output in a directory that is yours."),
     errno.EPERM: ("no permission to write there", "Choose an output in a directory that is yours."),
     errno.EBUSY: ("something is mounted there, or it is in use", "Choose a directory in it, or another one."),
+    errno.EXDEV: (
+        "something there is on another file system, or in a lower layer of an overlay, and cannot be moved",
+        "Choose another directory, or remove what is there yourself.",
+    ),
     errno.EPIPE: ("the program that reads the output has stopped reading", ""),
     errno.EEXIST: (
         "something of this name appeared or exists already",

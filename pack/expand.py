@@ -19,9 +19,7 @@ _ENGINES: dict[bytes, Make] = {
     expand.GZIP: lambda: expand.Gunzip(zlib_ng.decompressobj(wbits=31)),
     b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ\0": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
-    expand.ZSTD: lambda: expand.Unzstd(
-        zstandard.ZstdDecompressor(max_window_size=expand.ZSTD_WINDOW).decompressobj()
-    ),
+    expand.ZSTD: lambda: expand.Unzstd(zstandard.ZstdDecompressor(max_window_size=expand.ZSTD_WINDOW).decompressobj()),
 }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from installer_stub import admission, extract, landing
+from installer_stub import admission, extract, landing, payload
 from installer_stub import target as targets
 from installer_stub.errors import PackError, UsageError
 from installer_stub.extract import Extracted
@@ -56,13 +56,34 @@ def unpack(options: Options, progress: Progress) -> tuple[Path, Extracted]:
     with writing(options.target):
         target = landing.place(os.fsencode(options.target))
     path = Path(os.fsdecode(target))
-    with _Source(options.archive) as archive, _without_collection():
-        opened = admission.open_archive(expanded(archive.read))
+    with _opened(options.archive) as (read, finish), _without_collection():
+        opened = admission.open_archive(read)
         if options.relocate:
             targets.check_room(opened.manifest, target, options.demand)
         progress.start("unpacking", sum(entry.size for entry in opened.listing.entries))
         with writing(path), landing.staged(target) as tree:
-            return path, extract.extract(opened, tree, target if options.relocate else None, progress.advance)
+            done = extract.extract(opened, tree, target if options.relocate else None, progress.advance)
+            finish()
+    return path, done
+
+
+@contextlib.contextmanager
+def _opened(archive: Path | None) -> Iterator[tuple[Callable[[int], bytes], Callable[[], None]]]:
+    """Yield what reads the tar stream of an archive or of an installer, and what says at its end that all was right."""
+    if archive is not None and _is_installer(archive):
+        with payload.opened(os.fsencode(archive), os.cpu_count() or 1) as installer:
+            yield installer.read, installer.finish
+    else:
+        with _Source(archive) as source:
+            yield expanded(source.read), lambda: None
+
+
+def _is_installer(archive: Path) -> bool:
+    try:
+        with archive.open("rb") as file:
+            return file.read(len(payload.BEGIN)) == payload.BEGIN
+    except OSError:
+        return False  # which reading it will tell
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 Environment variables:
 
 ``PACK_TEST_CHANNEL``  a channel to install from, instead of building one (see ``fixtures/channel.py``)
+``PACK_TEST_CACHE``    where what is built once is kept, instead of ``.cache``
 ``PACK_TEST_NO_SKIP``  ``1``: a test that would be skipped fails, and says why
 ``PACK_TEST_ALL``      ``1``: long series run in full, not a seeded tenth of them (see
                        ``fixtures/selection.py``)

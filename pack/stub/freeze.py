@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -32,7 +32,7 @@ def build(architecture: str, sources: Path | None, say: Say = lambda line: None)
     if (found := store.find(architecture)) is not None:
         return found
     toolchain.require()
-    archives = cpython.find_sources(sources or store.cache() / "sources")
+    archives = cpython.find_sources(sources or store.cache() / _SOURCES)
     work = workplace(archives)
     work.mkdir(parents=True, exist_ok=True)
     with _locked(work):
@@ -45,6 +45,7 @@ def build(architecture: str, sources: Path | None, say: Say = lambda line: None)
                 say(f"building CPython {cpython.VERSION} for glibc {toolchain.GLIBC} on {each.architecture}: minutes")
                 toolchain.install(work, logs)
                 parts.build(each, archives, native, logs / each.architecture)
+                _keep(archives.values())
         for name in ("compiler", "zig-cache"):  # half a gigabyte that freezing does not need
             shutil.rmtree(work / name, ignore_errors=True)
         say(f"freezing the relocator for {architecture}")
@@ -55,6 +56,17 @@ def build(architecture: str, sources: Path | None, say: Say = lambda line: None)
             if target == native:
                 toolchain.run([files / PROGRAM, "--version"], Path(directory), {}, logs / "freeze")
             return store.keep(files, record(files, target, recipe))
+
+
+def _keep(archives: Iterable[Path]) -> None:
+    """Keep the archives of sources in the cache: the next version of pack freezes anew, and asks for them."""
+    folder = store.cache() / _SOURCES
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in archives:
+        if not (folder / path.name).exists():
+            partial = folder / f"{path.name}.{os.getpid()}.partial"
+            shutil.copyfile(path, partial)
+            partial.rename(folder / path.name)
 
 
 def copy_sources(directory: Path, native: Target) -> None:

@@ -191,6 +191,22 @@ def test_packing_what_was_unpacked_gives_the_same_bytes(installer: Path, tmp_pat
 # Beside it
 
 
+def test_pack_unpack_opens_it(installer: Path, tmp_path: Path) -> None:
+    """Without running anything of it, and not if a byte is missing or another."""
+    pack("unpack", installer, "-p", tmp_path / "env")
+    pack("verify", tmp_path / "env")
+    data = installer.read_bytes()
+    for damaged in (
+        data[:-1],
+        data + b"x",
+        data[:5000] + bytes([data[5000] ^ 1]) + data[5001:],
+        data[:-300] + data[-299:],
+    ):
+        (tmp_path / "damaged.sh").write_bytes(damaged)
+        assert "damaged" in pack("unpack", tmp_path / "damaged.sh", "-p", tmp_path / "none", code=11).stderr
+    assert sorted(os.listdir(tmp_path)) == ["damaged.sh", "env"]
+
+
 def test_the_checksum_is_one(installer: Path) -> None:
     done = run(["sha256sum", "--strict", "-c", f"{installer.name}.sha256"], cwd=installer.parent)
     assert done.stdout == f"{installer.name}: OK\n"

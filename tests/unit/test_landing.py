@@ -690,16 +690,17 @@ from pathlib import Path
 from installer_stub.errors import PackError
 from installer_stub.landing import Replace, opened
 from tests.unit.test_landing import fill, names
+target = (*sys.argv, "env")[3]
 try:
-    with opened(os.path.realpath(b"env"), None, Replace[sys.argv[1]]) as way:
+    with opened(os.path.realpath(os.fsencode(target)), None, Replace[sys.argv[1]]) as way:
         fill(Path(os.fsdecode(way.tree)), sys.argv[2])
         way.appear(True)
         if sys.argv[2] == "bad":
             raise PackError("given up")
         way.settle()
-except PackError as error:
+except (PackError, OSError) as error:
     print(error)
-print(" ".join(names(Path("env"))))
+print(" ".join(names(Path(target))))
 """
 
 
@@ -747,6 +748,24 @@ def test_what_is_mounted_in_a_tree_is_not_emptied_with_it(what: str, here: Path)
     assert lines[1] == f"{here}/env: something is mounted in it, at {here}/env/lib/a b."
     assert lines[2].startswith(NEW.replace("lib/new", "lib/a b"))
     assert os.listdir(here / "data") == ["precious"]
+
+
+def test_in_a_lower_layer_of_an_overlay(here: Path) -> None:
+    """As a directory that an earlier step of building an image has made: it can be written over, but not moved."""
+    script = (
+        "mount -t tmpfs none env; cd env; mkdir -p lower/one lower/two/.pack lower/three upper work all;"
+        " chmod 750 lower/one; touch lower/two/.pack/references.json; cd ..;"
+        " mount -t overlay -o lowerdir=env/lower,upperdir=env/upper,workdir=env/work none env/all;"
+        " land NO new env/all/one; stat -c %a env/all/one; land NO bad env/all/three; land YES newer env/all/two;"
+        " ls -A env/all"
+    )
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        pytest.skip("this system has no overlays")
+    assert mounted(here, script) == [
+        *(NEW, "750", "given up", ""),
+        f"[Errno 18] Invalid cross-device link: {str(here / 'env/all/two').encode()!r}",
+        *(".pack .pack/references.json", "one", "two"),
+    ]
 
 
 def test_the_marker_is_of_a_workplace_that_is_there(here: Path) -> None:

@@ -22,6 +22,7 @@ WORDS = {
     errno.EPIPE: "the program that reads the output has stopped reading",
     errno.EEXIST: "something of this name appeared or exists already",
     errno.EBUSY: "something is mounted there, or it is in use",
+    errno.EXDEV: "something there is on another file system, or in a lower layer of an overlay",
     errno.EMLINK: os.strerror(errno.EMLINK),
 }
 
