@@ -92,7 +92,7 @@ def workplaces(target: bytes, inside: bool) -> List[bytes]:
     ]
     name = os.path.basename(target)
     # Names that begin alike for so long are told apart by what the lock says.
-    return paths if inside or len(name) <= _MOST else [path for path in paths if _named_in(path) in (name, b"")]
+    return paths if inside or len(name) < _MOST else [path for path in paths if _named_in(path) in (name, b"")]
 
 
 def old_in(around: bytes) -> Optional[bytes]:
@@ -238,8 +238,10 @@ def _locked(around: bytes, name: bytes = b"") -> int:
 
 def remove(around: bytes) -> None:
     """Remove a workplace. Half of it must not look as if it held a tree that was replaced."""
-    with suppress(OSError):
-        os.rename(os.path.join(around, OLD), os.path.join(around, _GONE))
+    old = os.path.join(around, OLD)
+    if os.path.lexists(old):
+        with suppress(OSError):
+            os.rename(old, os.path.join(around, _GONE))
     discard(around)
 
 

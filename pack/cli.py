@@ -504,9 +504,9 @@ def _shown(path: bytes) -> str:
 
 
 def _findings(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    from pack.report import finding
+    from installer_stub.manifest import described
 
-    return [finding(each) for each in findings]
+    return [described(each) for each in findings]
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

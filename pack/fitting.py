@@ -9,7 +9,7 @@ from typing import Any
 
 from installer_stub import target
 from installer_stub.errors import NoRoom
-from installer_stub.manifest import encode
+from installer_stub.manifest import described, encode
 from installer_stub.model import Field, Finding, Fit, Force
 from installer_stub.slots import HARMLESS, NOT_REWRITABLE
 from installer_stub.target import Fitted
@@ -61,8 +61,8 @@ def as_json(fitted: Fitting) -> dict[str, Any]:
         "harmless": fitted.harmless,
         "refused": len(_refusing(fitted)),
         "strings": [_row(each) for each in _worst_first(fitted)],
-        "left": [report.finding(each) for each in fitted.left],
-        "needing_quotes": [report.finding(each) for each in fitted.quoting],
+        "left": [described(each) for each in fitted.left],
+        "needing_quotes": [described(each) for each in fitted.quoting],
     }
 
 

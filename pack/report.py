@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from installer_stub import target
-from installer_stub.manifest import encode
+from installer_stub.manifest import described, encode
 from installer_stub.model import Fill, Finding, Force, Standing
 from installer_stub.slots import HARMLESS
 from pack import deep, entries
@@ -55,9 +55,9 @@ def as_json(scan: Scan) -> dict[str, Any]:
         "architecture": scan.architecture,
         "glibc": scan.floor.glibc if scan.floor else None,
         "glibc_file": encode(scan.floor.path) if scan.floor else None,
-        "not_measured": [finding(each) for each in scan.not_measured],
-        "findings": [finding(each) for each in scan.listing.findings],
-        "notes": [finding(note) for note in scan.notes],
+        "not_measured": [described(each) for each in scan.not_measured],
+        "findings": [described(each) for each in scan.listing.findings],
+        "notes": [described(note) for note in scan.notes],
     }
 
 
@@ -137,16 +137,6 @@ def listed(title: str, findings: Sequence[Finding]) -> list[str]:
         if count > _SHOWN:
             lines.append(f"  and {count - _SHOWN:,} more; --json lists all")
     return lines
-
-
-def finding(each: Finding) -> dict[str, Any]:
-    """Describe a finding in plain JSON types; the offset is null where it is about the whole file."""
-    return {
-        "path": encode(each.path),
-        "offset": each.offset if each.offset >= 0 else None,
-        "what": each.what,
-        "detail": each.detail,
-    }
 
 
 def _counted(values: Iterable[str]) -> dict[str, int]:

@@ -61,7 +61,7 @@ def large() -> Iterator[Path]:
     """An installer that takes a while, and whose hooks take until a file says that it is enough."""
     wait = '#!/bin/sh\necho $$ >"${PREFIX%/*}/ready"\nwhile [ ! -e "${PREFIX%/*}/enough" ]; do sleep 0.05; done\n'
     with in_memory() as place:
-        yield write(place / "large.sh", [*ONE, noise(24 << 20)], {"pre-install": wait, "post-install": wait})
+        yield write(place / "large.sh", [*ONE, noise(8 << 20)], {"pre-install": wait, "post-install": wait})
 
 
 def said(done: subprocess.CompletedProcess[str]) -> Any:
@@ -376,7 +376,7 @@ def started(arguments: Sequence[str], **more: Any) -> Iterator[subprocess.Popen[
 
 
 def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    for _ in range(3000):
+    for _ in range(9000):
         if condition():
             return
         assert process.poll() is None, "it ended too early"

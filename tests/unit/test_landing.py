@@ -300,6 +300,7 @@ def test_a_hook_that_fails_brings_back_what_was_there(way: Way, here: Path) -> N
     def hook() -> None:
         assert (target / ".installing").exists()
         assert (target / "bin/tool").read_text() == "new"
+        assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, ()), "it can be ended"
         (target / "litter").mkdir()
         raise GIVE_UP
 

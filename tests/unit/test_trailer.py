@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
 
 import pytest
 
@@ -10,7 +10,8 @@ from installer_stub import trailer
 from installer_stub.tarstream import ArchiveDamaged
 from installer_stub.trailer import SIZE, Section, Trailer
 
-A, B, C = "a" * 64, "0123456789abcdef" * 4, "f" * 64
+A, C = "a" * 64, "f" * 64
+B = hashlib.sha256().hexdigest()
 GOOD = Trailer(Section(0, 120, A), Section(120, 0, B), Section(120, 4567, C))
 DATA = trailer.dump(GOOD)
 LENGTH = 120 + 4567 + SIZE
@@ -27,13 +28,14 @@ def test_what_was_written_is_read_again() -> None:
 @pytest.mark.parametrize("lengths", [(0, 0, 0), (1, 10**9, 10**12), (10**14, 10**14, 10**14)])
 def test_lengths_of_any_size(lengths: tuple[int, int, int]) -> None:
     header, stub, payload = lengths
-    parts = Trailer(Section(0, header, A), Section(header, stub, B), Section(header + stub, payload, C))
+    one, other = (A, C) if any(lengths) else (B, B)
+    parts = Trailer(Section(0, header, one), Section(header, stub, B), Section(header + stub, payload, other))
     assert trailer.load(trailer.dump(parts), sum(lengths) + SIZE) == parts
 
 
 def test_every_flipped_bit_is_refused() -> None:
-    """But where it makes one hash another hash, or one length another that is made up for by nothing."""
-    hashes = [at for match in re.finditer(rb"[0-9a-f]{64}", DATA) for at in range(*match.span())]
+    """But where it makes another hash of one, which whoever reads the part will notice."""
+    hashes = [start + at for start in (DATA.index(A.encode()), DATA.index(C.encode())) for at in range(64)]
     for at in range(SIZE):
         for bit in range(8):
             data = bytearray(DATA)

@@ -159,6 +159,7 @@ def test_names_that_begin_alike_for_too_long_are_told_apart(place: Path) -> None
     one, other = place / ("x" * 250 + "one"), place / ("x" * 250 + "other")
     path = left(one)
     assert workplaces(bytes(other), False) == []
+    assert workplaces(bytes(place / ("x" * 238)), False) == []
     assert workplaces(bytes(one), False) == [bytes(path)]
     with stage(place / ("x" * 238)) as script:
         assert bytes(script) in workplaces(bytes(place / ("x" * 238)), False), "it does not say for whom it is"
