@@ -897,6 +897,8 @@ leave() {
     deaf
     trap - EXIT
     if [ -n "$stage" ]; then
+        # What tells that it was left, "lock" and "owner", goes last: this, too, may be killed.
+        rm -rf "$stage"/[!lo]* "$stage/opener" 2>/dev/null
         rm -rf "$stage" 2>/dev/null
         if [ -d "$stage" ]; then
             chmod -R u+rwx "$stage" 2>/dev/null

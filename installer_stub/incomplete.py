@@ -33,9 +33,17 @@ class Phase(Enum):
     REMOVAL = "removal"  # the tree is being uninstalled
 
 
+class Before(Enum):
+    """What was at a target before."""
+
+    NOTHING = "nothing"
+    EMPTY = "an empty directory"
+    TREE = "a tree"  # which the workplace holds
+
+
 @dataclass(frozen=True)
 class Marker:
-    """What ``.installing`` says: how far somebody is, in which workplace, and whether that holds what was here.
+    """What ``.installing`` says: how far somebody is, in which workplace, and what is to be put back.
 
     No path: a tree may be moved, and one file system is seen under many names.
     """
@@ -43,7 +51,7 @@ class Marker:
     phase: Phase
     name: bytes
     inside: bool
-    replaces: bool = False
+    before: Before = Before.NOTHING
 
     def around(self, target: bytes) -> bytes:
         """Return the path of the workplace for a target."""
@@ -51,15 +59,15 @@ class Marker:
         return os.path.join(parent, self.name)
 
 
-def marker(phase: Phase, target: bytes, work: bytes, replaces: bool = False) -> Marker:
+def marker(phase: Phase, target: bytes, work: bytes, before: Before = Before.NOTHING) -> Marker:
     """Make the marker of who works on ``target`` in the workplace ``work``."""
-    return Marker(phase, os.path.basename(work), os.path.dirname(work) != os.path.dirname(target), replaces)
+    return Marker(phase, os.path.basename(work), os.path.dirname(work) != os.path.dirname(target), before)
 
 
 def dump(marker: Marker) -> bytes:
     """Write a marker."""
     facts = {"phase": marker.phase.value, "workplace": encode(marker.name)}
-    more = {"inside": marker.inside, "replaces": marker.replaces}
+    more = {"inside": marker.inside, "before": marker.before.value}
     return (json.dumps({**facts, **more}, ensure_ascii=False) + "\n").encode()
 
 
@@ -92,7 +100,7 @@ def load(target: bytes) -> Optional[Marker]:
         name = decode(facts["workplace"])
         if b"/" in name or name in (b"", b".", b".."):
             raise ValueError(f"{name!r} is no workplace")
-        return Marker(Phase(facts["phase"]), name, facts["inside"] is True, facts["replaces"] is True)
+        return Marker(Phase(facts["phase"]), name, facts["inside"] is True, Before(facts["before"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OutputError(
             f"{os.fsdecode(path)}: an installation here was not completed, and this file that should say how far it "
@@ -168,9 +176,13 @@ def _recover(target: bytes, marker: Marker, own: bytes) -> None:
 def back(target: bytes, marker: Marker, own: bytes) -> None:
     """Remove a tree that was put in place as a whole, and put back what it replaced, if anything."""
     old = workplace.old_in(marker.around(target))
+    if old is None and marker.before is Before.EMPTY:
+        old = os.path.join(own, OLD)
+        os.mkdir(old)
+        durable.dress(old, target)  # which had its mode and its ACL from what was there
     if old is not None:
         swap.put_back(old, target, _free(own))
-    elif not marker.replaces:
+    elif marker.before is Before.NOTHING:
         swap.move(target, _free(own))
     else:
         raise _lost(target, marker)
@@ -181,7 +193,7 @@ def restore(target: bytes, marker: Marker, own: bytes) -> None:
     """Put a target back whose entries were being exchanged one by one."""
     old = os.path.join(marker.around(target), OLD)
     if marker.phase is Phase.IN:
-        if marker.replaces and not os.path.isdir(old):
+        if marker.before is Before.TREE and not os.path.isdir(old):
             raise _lost(target, marker)
         wreck = _free(own)
         os.mkdir(wreck, 0o700)

@@ -19,12 +19,10 @@ from typing import Iterator, List, Optional, Tuple, Union
 
 from installer_stub import durable, incomplete, manifest, match, swap, workplace
 from installer_stub.errors import ManifestError, OutputError
-from installer_stub.incomplete import Marker, Phase, marker
+from installer_stub.incomplete import Before, Marker, Phase, marker
 from installer_stub.workplace import OLD, STAGING, uninterrupted
 
 _TREE = b"tree"
-# Of a directory that is somebody else's, or in a lower layer of an overlay, as in images of containers.
-_STUCK = (errno.EACCES, errno.EPERM, errno.EXDEV)
 _SHOWN = 10  # names of what stands in the way
 
 
@@ -94,9 +92,15 @@ class Landing(ABC):
     def _undo(self) -> None:
         """Take the tree away again, if it has appeared, and put back what it replaced."""
 
+    @abstractmethod
+    def _is_here(self) -> bool:
+        """Whether the tree is at the target."""
+
     def settle(self) -> None:
         """Declare the installation complete: from here on nothing is taken back."""
         with uninterrupted():
+            if not self._is_here():
+                raise incomplete.at_work(self.target)  # somebody whom no lock held back
             if os.path.lexists(os.path.join(self.target, manifest.INSTALLING)):
                 incomplete.clear(self.target)
             self._settled = True
@@ -123,37 +127,25 @@ class _Whole(Landing):
         if gid >= 0:
             os.chown(self.tree, -1, gid)
             os.chmod(self.tree, stat.S_IMODE(os.lstat(self.tree).st_mode) | stat.S_ISGID)
+        before = Before.TREE if self.replacing else Before.EMPTY if os.path.isdir(self.target) else Before.NOTHING
+        self._marker = marker(Phase.HERE, self.target, self.work, before)
+        if marked or self.replacing:
+            incomplete.write(self.tree, self._marker, self.work)
+        durable.flush(self.work)
         self._mine = _identity(self.tree)
-        if not (self.replacing or os.path.isdir(self.target)) or not self._supplant():
-            self._mark(marked, False)
-            with uninterrupted():
+        with uninterrupted():
+            if self.replacing:
+                self._supplant()
+            else:
                 self._move()
         durable.flush_directory(os.path.dirname(self.target))
 
-    def _mark(self, marked: bool, replaces: bool) -> None:
-        """Write a marker into the tree or take it out again, and have all of the tree on the disk."""
-        self._marker = marker(Phase.HERE, self.target, self.work, replaces)
-        if marked:
-            incomplete.write(self.tree, self._marker, self.work)
-        elif os.path.lexists(os.path.join(self.tree, manifest.INSTALLING)):
-            incomplete.clear(self.tree)
-        durable.flush(self.work)
-
-    def _supplant(self) -> bool:
-        """Replace what is there; return False where that is an empty directory that can only be overwritten."""
+    def _supplant(self) -> None:
         old = os.path.join(self.work, OLD)
-        self._mark(True, True)
-        try:
-            with uninterrupted():
-                swap.supplant(self.tree, self.target, old)
-        except OSError as error:
-            if self.replacing or error.errno not in _STUCK:
-                raise
-            return False
-        if not self.replacing and not _is_empty(old):
-            self._undo()
-            raise _taken(self.target)
-        return True
+        swap.supplant(self.tree, self.target, old)
+        if os.path.lexists(os.path.join(old, manifest.INSTALLING)):  # of somebody whom no lock held back
+            swap.put_back(old, self.target, self.tree)
+            raise incomplete.at_work(self.target)
 
     def _move(self) -> None:
         try:
@@ -163,9 +155,12 @@ class _Whole(Landing):
                 raise _taken(self.target) from error
             raise
 
+    def _is_here(self) -> bool:
+        return self._mine is not None and _identity(self.target) == self._mine
+
     def _undo(self) -> None:
         old = workplace.old_in(self.work)
-        if self._mine is not None and _identity(self.target) == self._mine:
+        if self._is_here():
             incomplete.back(self.target, self._marker, self.work)
         elif old is not None and not os.path.lexists(self.target):
             swap.move(old, self.target)
@@ -182,7 +177,8 @@ class _Piecewise(Landing):
         durable.flush_directory(self.target)
 
     def _appear(self) -> None:
-        here = marker(Phase.OUT, self.target, self.work, self.replacing)
+        before = Before.TREE if self.replacing else Before.EMPTY
+        here = marker(Phase.OUT, self.target, self.work, before)
         try:
             incomplete.claim(self.target, here, self.work)
         except FileExistsError as error:
@@ -198,11 +194,17 @@ class _Piecewise(Landing):
         for name in sorted(os.listdir(self.tree)):
             swap.move(os.path.join(self.tree, name), os.path.join(self.target, name))
 
-    def _undo(self) -> None:
-        if not os.path.lexists(os.path.join(self.target, manifest.INSTALLING)):
-            return
+    def _found(self) -> Optional[Marker]:
+        """Return the marker at the target if it is of this landing."""
         found = incomplete.load(self.target)
-        if found is not None and found.around(self.target) == self.work:
+        return found if found is not None and found.around(self.target) == self.work else None
+
+    def _is_here(self) -> bool:
+        return self._found() is not None
+
+    def _undo(self) -> None:
+        found = self._found()
+        if found is not None:
             incomplete.restore(self.target, found, self.work)
 
 

@@ -242,6 +242,12 @@ def remove(around: bytes) -> None:
     if os.path.lexists(old):
         with suppress(OSError):
             os.rename(old, os.path.join(around, _GONE))
+    # What tells that it was left goes last: the next run may have to go on with this.
+    with suppress(OSError):
+        for name in os.listdir(around):
+            path = os.path.join(around, name)
+            if name not in (_LOCK, _OWNER):
+                discard(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
     discard(around)
 
 

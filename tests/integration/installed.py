@@ -35,7 +35,7 @@ HOOKS = ("pre-install", "post-install", "pre-uninstall")
 # A real Python and pip, without what is only data: installed in a third of the time.
 LEAN_SPECS = ("python", "pip", "six")
 _DATA = ("share/terminfo", "share/man", "share/doc", "include", "man")
-_MODULES = ("idlelib", "lib2to3", "turtledemo", "tkinter", "pydoc_data", "distutils", "unittest", "wsgiref", "xmlrpc")
+_MODULES = ("idlelib", "lib2to3", "turtledemo", "tkinter", "pydoc_data")
 
 
 def install(

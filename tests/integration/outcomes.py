@@ -82,14 +82,14 @@ class Sandbox:
         return {**SURROUNDINGS, "HOME": str(self.root / "home"), "TMPDIR": str(self.root / "tmp")}
 
     def changes(self, before: Mapping[str, tuple[int, ...]], but: Path) -> list[str]:
-        """List what appeared, went or was written since ``stamps`` said ``before``; ``but`` is the installer itself.
+        """List what is new, went or was written since ``stamps`` said ``before``; ``but`` is the installer itself.
 
         That something was for a while beside the target is no change.
         """
         now = stamps(self.root)
         kept = (str(but), str(self.target.parent))
         paths = (path for path in before.keys() | now.keys() if before.get(path) != now.get(path) and path not in kept)
-        return sorted(os.path.relpath(path, self.root) for path in paths)
+        return sorted(f"{'' if path in before else 'new '}{os.path.relpath(path, self.root)!a}" for path in paths)
 
 
 def complaint(code: int, stderr: str, codes: frozenset[int] = DOCUMENTED) -> str:

@@ -188,8 +188,9 @@ def stage(target: Path, inside: bool = False, owner: str | None = None) -> Itera
     with uncounted():
         if inside:
             (target / ".pack-staging").mkdir(mode=0o700, exist_ok=True)
-        prefix = "" if inside else f".{target.name}.pack-"
-        made = Path(tempfile.mkdtemp(prefix=prefix, dir=target / ".pack-staging" if inside else target.parent))
+        prefix = b"" if inside else b".%s.pack-" % os.fsencode(target.name)[:238]
+        place = bytes(target / ".pack-staging" if inside else target.parent)
+        made = Path(os.fsdecode(tempfile.mkdtemp(prefix=prefix, dir=place)))
         (made / "owner").write_text(owner or f"{os.uname().nodename} {os.getpid()}\n")
     try:
         yield made

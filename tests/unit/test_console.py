@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +359,55 @@ def test_it_is_killed_at_any_system_call(here: Path, files: Path) -> None:
         installed(installer, target, replace=Replace.YES)
         assert says(target) == f"{target} two\n"
         assert os.listdir(target.parent) == ["env"]
+
+
+@pytest.mark.parametrize("before", ["nothing", "an empty directory", "an environment"])
+def test_many_at_once(before: str, here: Path, files: Path) -> None:
+    """One of them, or one after the other; whoever loses says so and leaves nothing."""
+    target = here / "env"
+    installer = write(files / "two.sh", environment(b"two", noise(1 << 20)), {"post-install": "sleep 0.1\n"})
+    options = ["--update"] if before == "an environment" else []
+    if options:
+        installed(write(files / "one.sh", ONE), target)
+    elif before != "nothing":
+        target.mkdir()
+    with ExitStack() as stack:
+        stages = [stack.enter_context(stage(target)) for _ in range(6)]
+        started_ones = [
+            stack.enter_context(started(command("install", installer, target, each, *options))) for each in stages
+        ]
+        ends = [(process.communicate()[1], process.returncode) for process in started_ones]
+    assert [said for said, code in ends if code == 0].count("") >= 1
+    losers = [said for said, code in ends if code != 0]
+    assert all("at work there" in said or "not an empty directory" in said for said in losers), losers
+    assert {code for _, code in ends} <= {0, 5}
+    assert options or len(losers) == 5
+    assert says(target) == f"{target} two\n"
+    assert os.listdir(here) == ["env"]
+
+
+@pytest.mark.parametrize("limit", ["size=1m", "nr_inodes=40"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_disk_that_is_full(limit: str, inside: bool, here: Path, files: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    many = [Part(b"f%05d" % number) for number in range(60)]
+    write(files / "one.sh", ONE)
+    write(files / "two.sh", environment(b"two", noise(2 << 20), *many))
+    target = here / "disk" if inside else here / "disk/env"
+    (here / "disk").mkdir()
+    work = target / ".pack-staging/abcdefgh" if inside else target.parent / ".env.pack-abcdefgh"
+    one, two = (
+        " ".join(map(shlex.quote, command("install", files / name, target, work, option)))
+        for name, option in (("one.sh", "--force"), ("two.sh", "--update"))
+    )
+    script = (
+        f"cd {here}; mount -t tmpfs -o {limit} none disk; mkdir -p {work}; {one}; find disk | sort >before;"
+        f" if {two}; then exit 1; else echo $?; fi; find disk | sort >after; cmp before after; {target}/bin/tool"
+    )
+    done = subprocess.run([need("unshare"), "-m", "sh", "-ec", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[1:] == ["5", f"{target} one"], done.stderr
+    assert "cannot be written: the disk is full" in done.stderr
 
 
 # What ends it

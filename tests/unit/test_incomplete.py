@@ -11,7 +11,7 @@ import pytest
 
 from installer_stub import incomplete, swap, workplace
 from installer_stub.errors import OutputError
-from installer_stub.incomplete import Marker, Phase, dump, load, marker
+from installer_stub.incomplete import Before, Marker, Phase, dump, load, marker
 from tests.unit.installers import failing, in_memory, killed, moments, names
 from tests.unit.other_user import NOBODY, nobody, open_directory
 
@@ -40,7 +40,7 @@ def write(target: Path, one: Marker) -> Path:
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("name", [b".env.pack-abcdefgh", b".\xff%\n.pack-abcdefgh", b"abcdefgh"])
 def test_what_is_written_is_read_again(phase: Phase, inside: bool, name: bytes, target: Path) -> None:
-    one = Marker(phase, name, inside, True)
+    one = Marker(phase, name, inside, Before.TREE)
     assert load(bytes(write(target, one))) == one
     parent = target / ".pack-staging" if inside else target.parent
     assert one.around(bytes(target)) == os.path.join(bytes(parent), name)
@@ -76,16 +76,18 @@ DAMAGED = {
     "a list": b"[]",
     "a number": b"1",
     "null": b"null",
-    "no phase": b'{"workplace": "x", "inside": true, "replaces": false}',
-    "another phase": b'{"phase": "there", "workplace": "x", "inside": true, "replaces": false}',
-    "no workplace": b'{"phase": "here", "inside": true, "replaces": false}',
-    "a workplace that is a path": b'{"phase": "here", "workplace": "../x", "inside": false, "replaces": true}',
-    "an encoded path": b'{"phase": "here", "workplace": "..%2Fx", "inside": false, "replaces": true}',
-    "an absolute one": b'{"phase": "here", "workplace": "/home", "inside": false, "replaces": true}',
-    "the directory above": b'{"phase": "here", "workplace": "..", "inside": false, "replaces": true}',
-    "the directory itself": b'{"phase": "here", "workplace": ".", "inside": false, "replaces": true}',
-    "none": b'{"phase": "here", "workplace": "", "inside": false, "replaces": true}',
-    "a workplace that is a number": b'{"phase": "here", "workplace": 7, "inside": false, "replaces": true}',
+    "no phase": b'{"workplace": "x", "inside": true, "before": "nothing"}',
+    "another phase": b'{"phase": "there", "workplace": "x", "inside": true, "before": "nothing"}',
+    "no workplace": b'{"phase": "here", "inside": true, "before": "nothing"}',
+    "a workplace that is a path": b'{"phase": "here", "workplace": "../x", "inside": false, "before": "a tree"}',
+    "an encoded path": b'{"phase": "here", "workplace": "..%2Fx", "inside": false, "before": "a tree"}',
+    "an absolute one": b'{"phase": "here", "workplace": "/home", "inside": false, "before": "a tree"}',
+    "the directory above": b'{"phase": "here", "workplace": "..", "inside": false, "before": "a tree"}',
+    "the directory itself": b'{"phase": "here", "workplace": ".", "inside": false, "before": "a tree"}',
+    "none": b'{"phase": "here", "workplace": "", "inside": false, "before": "a tree"}',
+    "a workplace that is a number": b'{"phase": "here", "workplace": 7, "inside": false, "before": "a tree"}',
+    "nothing of what was before": b'{"phase": "here", "workplace": "x", "inside": true}',
+    "something else before": b'{"phase": "here", "workplace": "x", "inside": true, "before": "a house"}',
     "too deep": b"[" * 60_000,
     "too long": b'{"phase": "here", "workplace": "' + b"x" * 100_000 + b'"}',
 }  # fmt: skip
@@ -131,7 +133,7 @@ def test_one_that_another_user_wrote_is_not_obeyed() -> None:
         (victim / "old/x").touch()
         for path in (place, target, victim, victim / "old"):
             path.chmod(0o777)
-        write(target, Marker(Phase.HERE, bytes(victim.name.encode()), False, True))
+        write(target, Marker(Phase.HERE, bytes(victim.name.encode()), False, Before.TREE))
         os.chown(target / ".installing", 1234, 1234)
         before = names(place)
         with pytest.raises(OutputError, match="the user with the number 1234 is installing there") as caught:
@@ -233,13 +235,33 @@ def test_a_tree_that_was_never_complete_goes(place: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("exchange", [True, False])
+def test_an_empty_directory_is_made_again_as_it_was(
+    exchange: bool, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tree that was put over it has its mode, owner and group."""
+    if not exchange:
+        monkeypatch.setattr(swap, "_exchanged", lambda one, other: False)
+    if os.geteuid() == 0:
+        os.chown(target, 1234, 4321)
+    target.chmod(0o2570)
+    before = target.stat()
+    (target / "new").touch()
+    write(target, marker(Phase.HERE, bytes(target), bytes(dead(target)), Before.EMPTY))
+    recover(target)
+    after = target.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert os.listdir(target) == []
+    assert sorted(os.listdir(target.parent)) == [".env.pack-abcdefgh", "env"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
 def test_what_it_replaced_comes_back(
     exchange: bool, place: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not exchange:
         monkeypatch.setattr(swap, "_exchanged", lambda one, other: False)
     (target / "new").touch()
-    write(target, marker(Phase.HERE, bytes(target), bytes(dead(target, old=("one",))), True))
+    write(target, marker(Phase.HERE, bytes(target), bytes(dead(target, old=("one",))), Before.TREE))
     recover(target)
     assert names(target) == ["one"]
 
@@ -248,7 +270,7 @@ def test_what_it_replaced_is_nowhere(place: Path, target: Path) -> None:
     """Then the new tree is all that there is, and nobody but a person can say whether it is any good."""
     (target / "new").touch()
     path = dead(target)
-    write(target, marker(Phase.HERE, bytes(target), bytes(path), True))
+    write(target, marker(Phase.HERE, bytes(target), bytes(path), Before.TREE))
     for _ in range(2):
         with pytest.raises(OutputError, match=r"what it replaced is no longer in .*\.env\.pack-abcdefgh"):
             recover(target)
@@ -316,7 +338,7 @@ def test_entries_are_put_back_wherever_the_target_is_by_now(
         (target / "one").write_text("the new one")
     elif replaces:
         (target / "three").touch()
-    write(target, marker(phase, bytes(target), bytes(path), replaces))
+    write(target, marker(phase, bytes(target), bytes(path), Before.TREE if replaces else Before.EMPTY))
     if moved:
         target = target.rename(place / "moved")
         path = target / ".pack-staging/abcdefgh"
@@ -330,7 +352,7 @@ def test_entries_are_put_back_wherever_the_target_is_by_now(
 def test_new_entries_stay_where_the_old_ones_are_nowhere(target: Path) -> None:
     path = dead(target, True)
     (target / "new").touch()
-    write(target, marker(Phase.IN, bytes(target), bytes(path), True))
+    write(target, marker(Phase.IN, bytes(target), bytes(path), Before.TREE))
     with pytest.raises(OutputError, match="what it replaced is no longer in"):
         recover(target)
     assert (target / "new").exists()
@@ -346,7 +368,7 @@ def test_taking_back_can_be_interrupted_anywhere_and_done_again(how: str, place:
         path = dead(target, True, ("a", "b", "c"))
         for name in ("a", "n"):
             (target / name).write_text("new")
-        return write(target, marker(Phase.IN, bytes(target), bytes(path), True))
+        return write(target, marker(Phase.IN, bytes(target), bytes(path), Before.TREE))
 
     def work(target: Path) -> None:
         with workplace.workplace(bytes(target), True) as own:
@@ -376,5 +398,5 @@ def test_the_words_for_somebody_at_work(target: Path) -> None:
 
 
 def test_a_marker_is_json_for_whoever_looks(target: Path) -> None:
-    facts = json.loads((write(target, Marker(Phase.IN, b"abcdefgh", True, True)) / ".installing").read_text())
-    assert facts == {"phase": "in", "workplace": "abcdefgh", "inside": True, "replaces": True}
+    facts = json.loads((write(target, Marker(Phase.IN, b"abcdefgh", True, Before.TREE)) / ".installing").read_text())
+    assert facts == {"phase": "in", "workplace": "abcdefgh", "inside": True, "before": "a tree"}

@@ -117,6 +117,17 @@ def test_an_environment_is_installed(form: str, jobs: int, here: Path, files: Pa
     assert not (here / "env/.installing").exists()
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "\u00e9" * 127, " a b ", "-rf", ".hidden", "\udcff", "[a]*?"])
+def test_targets_of_any_name(name: str, here: Path, files: Path) -> None:
+    one = write(files / "one.sh", ONE, {"post-install": '#!/bin/sh\n[ "$CONDA_PREFIX" = "$PREFIX" ]\n'})
+    for install_it in (installed, updated):
+        install_it(one, here / name)
+        assert sound(here / name)
+        assert os.listdir(here) == [name]
+    assert uninstalled(one, here / name) == []
+    assert os.listdir(here) == []
+
+
 def test_it_can_be_put_there_as_archived(here: Path, files: Path) -> None:
     """Without hooks: nothing in it is for this place yet."""
     installer = write(files / "env.sh", ONE, dict.fromkeys(("pre-install", "post-install"), "exit 1"))

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -454,6 +454,49 @@ def test_locks_that_there_are_none_of_hinder_nobody(here: Path, monkeypatch: pyt
     assert os.listdir(here) == ["env"]
 
 
+@contextmanager
+def nothing_held(target: bytes) -> Iterator[None]:
+    yield
+
+
+def test_two_that_no_lock_holds_back(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who finds that what it replaced is not complete either puts that back, and leaves."""
+    monkeypatch.setattr(landing, "held", nothing_held)
+    target = here / "env"
+    target.mkdir()
+    fill(target, "old")
+    with opened(bytes(target), None, Replace.YES) as first, opened(bytes(target), None, Replace.YES) as second:
+        fill(Path(os.fsdecode(first.tree)), "first")
+        fill(Path(os.fsdecode(second.tree)), "second")
+        second.appear(True)
+        with pytest.raises(OutputError, match="another installation is at work there"):
+            first.appear(True)
+        assert (target / "bin/tool").read_text() == "second"
+        second.settle()
+        with pytest.raises(OutputError, match="another installation is at work there"):
+            first.settle()
+    assert (target / "bin/tool").read_text() == "second"
+    assert os.listdir(here) == ["env"]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_who_was_robbed_does_not_declare_what_is_there_complete(inside: bool, here: Path) -> None:
+    target = here / "env"
+    target.mkdir()
+    mine = Marker(Phase.HERE, b".env.pack-abcdefgh", False)
+    refused = pytest.raises(OutputError, match="another installation is at work there")
+    with refused, stage(target, inside) as script, opened(bytes(target), bytes(script)) as way:
+        fill(Path(os.fsdecode(way.tree)), "new")
+        way.appear(True)
+        if not inside:
+            target.rename(here / "robbed")
+            target.mkdir()
+        (target / ".installing").write_bytes(incomplete.dump(mine))
+        way.settle()
+    assert incomplete.load(bytes(target)) == mine
+    assert sorted(os.listdir(here)) == (["env"] if inside else ["env", "robbed"])
+
+
 # What was left
 
 
@@ -757,15 +800,15 @@ def test_in_a_lower_layer_of_an_overlay(here: Path) -> None:
         "mount -t tmpfs none env; cd env; mkdir -p lower/one lower/two/.pack lower/three upper work all;"
         " chmod 750 lower/one; touch lower/two/.pack/references.json; cd ..;"
         " mount -t overlay -o lowerdir=env/lower,upperdir=env/upper,workdir=env/work none env/all;"
-        " land NO new env/all/one; stat -c %a env/all/one; land NO bad env/all/three; land YES newer env/all/two;"
-        " ls -A env/all"
+        " land NO new env/all/one; stat -c %a env/all/one; land NO bad env/all/three; stat -c %a env/all/three;"
+        " land YES newer env/all/two; ls -A env/all"
     )
     if "overlay" not in Path("/proc/filesystems").read_text():
         pytest.skip("this system has no overlays")
     assert mounted(here, script) == [
-        *(NEW, "750", "given up", ""),
+        *(NEW, "750", "given up", "", "755"),
         f"[Errno 18] Invalid cross-device link: {str(here / 'env/all/two').encode()!r}",
-        *(".pack .pack/references.json", "one", "two"),
+        *(".pack .pack/references.json", "one", "three", "two"),
     ]
 
 
@@ -775,7 +818,7 @@ def test_the_marker_is_of_a_workplace_that_is_there(here: Path) -> None:
         fill(Path(os.fsdecode(way.tree)), "new")
         way.appear(True)
         found = incomplete.load(bytes(target))
-        assert found == Marker(Phase.HERE, os.path.basename(way.work), False, False)
+        assert found == Marker(Phase.HERE, os.path.basename(way.work), False)
         assert found.around(bytes(target)) == way.work
         way.settle()
     assert incomplete.load(bytes(target)) is None

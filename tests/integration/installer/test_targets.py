@@ -39,7 +39,7 @@ def plain_sh(tmp_path_factory: pytest.TempPathFactory, make_installer: Make) -> 
     return made
 
 
-@pytest.fixture(params=["text", "no text"])
+@pytest.fixture(params=["text", pytest.param("no text", marks=pytest.mark.slow)])
 def installer(request: pytest.FixtureRequest) -> Path:
     """Installers of environments with and without the prefix in text."""
     path: Path = request.getfixturevalue("small_sh" if request.param == "text" else "plain_sh")
@@ -212,13 +212,11 @@ def of_length(place: Path, length: int) -> Path:
     return Path(path)
 
 
-@pytest.mark.parametrize("kind", ["native_sh", "python_sh"])
+@pytest.mark.parametrize("kind", ["native_sh", pytest.param("python_sh", marks=pytest.mark.slow)])
 def test_the_longest_target_that_the_environment_can_have(
     kind: str, request: pytest.FixtureRequest, place: Path
 ) -> None:
     """One byte more is refused, naming the file that has no room, before anything is written."""
-    if kind == "python_sh" and os.environ.get("PACK_TEST_ALL") != "1":
-        kind = "native_sh"
     installer: Path = request.getfixturevalue(kind)
     facts = json.loads(run(["sh", installer, "--info", "--json"]).stdout)
     limit, file = facts["longest-target"], facts["longest-target-set-by"]
