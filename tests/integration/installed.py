@@ -66,6 +66,16 @@ def lean_python(prefix: Path, channel: Path, cache: Path, specs: Sequence[str] =
     return prefix
 
 
+def shared_lean_python(session_directory: Path, channel: Path, cache: Path) -> Path:
+    """Return such an environment that all tests of a run share, and none may change."""
+    prefix = session_directory / "lean" / "env"
+    with channels.locked(prefix.parent):
+        if not (prefix.parent / "complete").exists():
+            lean_python(prefix, channel, cache)
+            (prefix.parent / "complete").touch()
+    return prefix
+
+
 def tiny_prefix(prefix: Path, version: str = "1", files: Mapping[str, str] | None = None, noise: int = 300_000) -> Path:
     """Fill a prefix with a program that prints where it stands and its version, text, a symlink, and noise."""
     contents = {

@@ -138,7 +138,7 @@ def interrupted(here: Path, text: str, wait: str = "pid") -> float:
         while not (here / wait).exists() or not (here / wait).read_text():
             time.sleep(0.01)
         began.append(time.monotonic())
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
 
     class Interrupted(BaseException):
         pass

@@ -616,7 +616,7 @@ def test_how_it_goes_is_told(here: Path, one: Path, two: Path) -> None:
 def test_a_signal_while_it_settles_waits_and_then_counts_for_nothing(here: Path, one: Path) -> None:
     class Late(Talk):
         def settled(self) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def handler(number: int, frame: object) -> None:

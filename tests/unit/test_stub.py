@@ -40,6 +40,11 @@ from pack.stub.store import Record, Stub, StubUnavailable
             id="the caller's was empty, which is not absent",
         ),
         pytest.param(
+            {"LD_LIBRARY_PATH": "/s/_internal", "LD_LIBRARY_PATH_ORIG": "/lib/x", "LD_PRELOAD_ORIG": "y.so"},
+            {"LD_LIBRARY_PATH": "/lib/x", "LD_PRELOAD": "y.so"},
+            id="the installer's script has put both aside",
+        ),
+        pytest.param(
             {"_PYI_ARCHIVE_FILE": "/s/x", "_PYI_PARENT_PROCESS_LEVEL": "1", "_MEIPASS2": "/s", "MEI": "kept"},
             {"MEI": "kept"},
             id="the loader's own go",

@@ -196,7 +196,7 @@ def test_a_signal_waits_for_the_clearing_up(target: Path, monkeypatch: pytest.Mo
     """What was begun to be removed is removed, however many signals come."""
 
     def interrupted(path: bytes) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         discard(path)
 
     def handler(number: int, frame: object) -> None:

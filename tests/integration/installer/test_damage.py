@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -90,30 +91,34 @@ class Stand:
 
     def run(self, codes: frozenset[int]) -> str:
         """Run the file; tell what is wrong with how that ended, or nothing."""
-        command = ["sh", self.file, "-b", "-p", self.sandbox.target]
+        process = subprocess.Popen(  # type: ignore[call-overload]
+            ["sh", self.file, "-b", "-p", self.sandbox.target],
+            cwd=self.sandbox.root / "here",
+            env=self.sandbox.surroundings,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            start_new_session=True,
+            **_AS_NOBODY,
+        )
         try:
-            done = subprocess.run(  # type: ignore[call-overload]
-                command,
-                cwd=self.sandbox.root / "here",
-                env=self.sandbox.surroundings,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="backslashreplace",
-                timeout=SECONDS,
-                **_AS_NOBODY,
-            )
+            _, said = process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
+            # What it has started may be what does not end.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
             self._prepare(self.sandbox.root)
             return ENDLESS
-        wrong = [complaint(done.returncode, done.stderr, codes)]
+        wrong = [complaint(process.returncode, said, codes)]
         if os.path.lexists(self.sandbox.target):
             wrong.append("a target")
         if touched := self.sandbox.changes(self._before, self.file):
             wrong += [f"touched {path}" for path in touched]
             self._prepare(self.sandbox.root)
         wrong = [each for each in wrong if each]
-        return "; ".join([*wrong, f"said {done.stderr[:200]!r}"]) if wrong else ""
+        return "; ".join([*wrong, f"said {said[:200]!r}"]) if wrong else ""
 
     def run_with(self, data: bytes, codes: frozenset[int]) -> str:
         """Run the file with other content."""
@@ -224,15 +229,20 @@ def test_a_byte_changed(part: str, stand: Stand, made: Made) -> None:
         begin = getattr(made.parts, part).offset
     places = [begin + chance.randrange(length) for _ in range(FLIPS)]
     chosen = cases(25, FLIPS)
-    damages = [(places[number], mask) for number in chosen for mask in masks(number)]
-    refused(flips(stand, made, damages if len(chosen) == FLIPS else damages[::4]))
+    if len(chosen) == FLIPS:
+        damages = [(places[number], mask) for number in chosen for mask in masks(number)]
+    else:
+        damages = [(places[number], masks(number)[number % 4]) for number in chosen]
+    refused(flips(stand, made, damages))
 
 
-def flips(stand: Stand, made: Made, damages: Sequence[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+def flips(
+    stand: Stand, made: Made, damages: Sequence[tuple[int, int]], codes: frozenset[int] = DAMAGED
+) -> Iterator[tuple[str, str]]:
     """Change bytes, each alone by a value, and run what that gives."""
     for at, mask in damages:
         with stand.flipped(at, made.data[at] ^ mask):
-            yield f"{made.where(at)} changed by {mask:#04x}", stand.run(DAMAGED)
+            yield f"{made.where(at)} changed by {mask:#04x}", stand.run(codes)
 
 
 # Every byte of the header
@@ -311,6 +321,13 @@ def test_each_byte_of_the_header(memory: Path, made: Made) -> None:
         print("\n".join([f"{len(found)} {harm.value}", *found]))
         assert not found or harm is not Harm.SEVERE, "\n".join(["", *found])
     assert len(survivors) < 3 + len(offsets) // 100
+
+
+def test_the_first_brace_of_a_function(stand: Stand, made: Made) -> None:
+    """The second one must not end the group: dash would run the function's body at once, and end where that returns."""
+    braces = [match.end() - 1 for match in re.finditer(rb"^\w+\(\) \{", made.part("header"), re.MULTILINE)]
+    assert len(braces) > 50
+    refused(flips(stand, made, [(at, 1) for at in braces], ANOTHER_SCRIPT))
 
 
 # Put together of other parts

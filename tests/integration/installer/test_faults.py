@@ -172,7 +172,7 @@ def test_a_disk_that_is_full_in_the_middle(room: Room, needed: dict[str, int]) -
 
 
 def test_disks_that_are_full_at_any_point(room: Room, needed: dict[str, int]) -> None:
-    options = [f"size={needed['size'] * number // 22}k" for number in cases(51, 20)]
+    options = [f"size={needed['size'] * (number + 1) // 23}k" for number in cases(51, 20)]
     options += [f"nr_inodes={2 + number * (needed['nr_inodes'] - 30) // 20}" for number in cases(52, 20)]
     assert full(room, *options) == []
 

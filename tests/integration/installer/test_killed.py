@@ -24,6 +24,12 @@ from tests.integration.outcomes import TIMEOUT, faults, install, is_good
 MOMENTS = 100
 FEWER = 30  # where it has to be prepared each time
 TERMED = (128 + signal.SIGTERM, -signal.SIGTERM)  # by its trap; before it has one
+RM = """#!/bin/sh
+for path; do
+    if [ -e "$path/owner" ]; then /bin/rm -f "$path/lock" "$path/owner"; kill -KILL 0; fi
+done
+exec /bin/rm "$@"
+"""
 HOOK = '#!/bin/sh\nsleep 0.1\n[ -z "${FAILING-}" ]\n'
 
 
@@ -34,13 +40,20 @@ class Begun:
     shell: subprocess.Popen[str]
 
     @classmethod
-    def at(cls, installer: Path, target: Path, *options: str, before: Sequence[str | Path] = ()) -> Begun:
+    def at(
+        cls,
+        installer: Path,
+        target: Path,
+        *options: str,
+        before: Sequence[str | Path] = (),
+        path: str = SURROUNDINGS["PATH"],
+    ) -> Begun:
         """Begin one; ``before`` are the words before its command."""
         command: list[str | Path] = [*before, "sh", installer, "-b", "-p", target, *options]
         return cls(
             subprocess.Popen(
                 command,
-                env=SURROUNDINGS,
+                env={**SURROUNDINGS, "PATH": path},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -204,6 +217,22 @@ def test_killed_at_any_moment(small_sh: Path, seconds: float, place: Path) -> No
         begun.all(signal.SIGKILL)
         begun.end()
         again(small_sh, place / "env", report, moment)
+    report.close()
+
+
+def test_killed_while_it_clears_up(small_sh: Path, place: Path) -> None:
+    """By an rm that takes first what tells that a directory was left: the next run sees that all the same."""
+    tools = place.parent / "tools"
+    tools.mkdir()
+    (tools / "rm").write_text(RM)
+    (tools / "rm").chmod(0o755)
+    begun = Begun.at(small_sh, place / "env", path=f"{tools}:/usr/bin:/bin")
+    code, said = begun.end()
+    assert (code, said) == (-signal.SIGKILL, "")
+    left = [name for name in os.listdir(place) if name != "env"]
+    assert len(left) == 1
+    report = Report()
+    again(small_sh, place / "env", report, (0, 0))
     report.close()
 
 
