@@ -138,7 +138,7 @@ def interrupted(here: Path, text: str, wait: str = "pid") -> float:
         while not (here / wait).exists() or not (here / wait).read_text():
             time.sleep(0.01)
         began.append(time.monotonic())
-        signal.raise_signal(signal.SIGTERM)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     class Interrupted(BaseException):
         pass
