@@ -34,8 +34,8 @@ HOOKS = ("pre-install", "post-install", "pre-uninstall")
 
 # A real Python and pip, without what is only data: installed in a third of the time.
 LEAN_SPECS = ("python", "pip", "six")
-_DATA = ("share/terminfo", "share/man", "share/doc", "include", "man")
-_MODULES = ("idlelib", "lib2to3", "turtledemo", "tkinter", "pydoc_data")
+_DATA = ("share/terminfo", "share/zoneinfo", "share/locale", "share/man", "share/doc", "include", "man")
+_MODULES = ("config-*", "ensurepip", "idlelib", "lib2to3", "turtledemo", "tkinter", "pydoc_data")
 
 
 def install(
@@ -61,7 +61,7 @@ def lean_python(prefix: Path, channel: Path, cache: Path, specs: Sequence[str] =
     """Install an environment with Python, and remove from it what no test runs."""
     channels.install(prefix, specs, [channel], cache=cache)
     library = next(prefix.glob("lib/python3.*"))
-    for path in (*(prefix / name for name in _DATA), *(library / name for name in _MODULES)):
+    for path in (*(prefix / name for name in _DATA), *(each for name in _MODULES for each in library.glob(name))):
         shutil.rmtree(path, ignore_errors=True)
     return prefix
 
@@ -74,6 +74,16 @@ def shared_lean_python(session_directory: Path, channel: Path, cache: Path) -> P
             lean_python(prefix, channel, cache)
             (prefix.parent / "complete").touch()
     return prefix
+
+
+def shared_lean_installer(prefix: Path, make_installer: Callable[..., Path]) -> Path:
+    """Return the installer of the shared environment, made once."""
+    installer = prefix.with_name("env.sh")
+    with channels.locked(installer):
+        if not installer.with_suffix(".made").exists():
+            make_installer(prefix, installer, "--force")
+            installer.with_suffix(".made").touch()
+    return installer
 
 
 def tiny_prefix(prefix: Path, version: str = "1", files: Mapping[str, str] | None = None, noise: int = 300_000) -> Path:

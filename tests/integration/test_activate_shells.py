@@ -1334,5 +1334,6 @@ def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
             files.append(tree.root / os.fsdecode(path))
             files[-1].write_bytes(content)
     assert len(files) == 3
-    done = subprocess.run([need("shellcheck"), "-s", "sh", *files], capture_output=True, text=True, check=False)
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, "-s", "sh", *files], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")

@@ -100,16 +100,11 @@ def told(variables: dict[str, str]) -> dict[str, str]:
 # What they find
 
 
-@pytest.mark.parametrize("libraries", [None, "/nonexistent/lib:/another"])
-def test_the_variables_are_those_of_the_caller_and_constructor(
-    libraries: str | None, installer: Path, target: Path, hooks: Hooks
-) -> None:
-    """Nothing of the frozen program's loader, and LD_LIBRARY_PATH as the caller had it, or not at all."""
+def test_the_variables_are_those_of_the_caller_and_constructor(installer: Path, target: Path, hooks: Hooks) -> None:
+    """Nothing of the frozen program's loader, and LD_LIBRARY_PATH as the caller had it."""
     for hook in HOOKS:
         hooks.do(hook, f'env -0 >"$RECORD/{hook}.env"')
-    env = hooks.env | {"WORDS": " a  'b' $(c)\n", "XDG_CACHE_HOME": "/nonexistent"}
-    if libraries is not None:
-        env["LD_LIBRARY_PATH"] = libraries
+    env = hooks.env | {"WORDS": " a  'b' $(c)\n", "LD_LIBRARY_PATH": "/nonexistent/lib:/another"}
     install(installer, target, env=env)
     uninstall(installer, target, env=env)
     expected = {**env, **TOLD, "PREFIX": str(target), "INSTALLER_PATH": str(installer)}
@@ -154,12 +149,9 @@ def _ignoring() -> None:
 def test_in_conversation_it_is_not_unattended(installer: Path, target: Path, hooks: Hooks, tmp_path: Path) -> None:
     hooks.do("post-install", 'echo "$INSTALLER_UNATTENDED $FORCE" >>"$RECORD/told"')
     dialogue = [(f"Install to [{target}]: ", "\n")]
-    for options in ((), ("-f",)):
-        code, printed, errors = converse(
-            ["/bin/sh", installer, "-i", *options, "-p", target], dialogue, hooks.env, tmp_path
-        )
-        assert (code, errors) == (0, b""), printed
-    assert hooks.text("told") == "0 0\n0 1\n"
+    code, printed, errors = converse(["/bin/sh", installer, "-if", "-p", target], dialogue, hooks.env, tmp_path)
+    assert (code, errors) == (0, b""), printed
+    assert hooks.text("told") == "0 1\n"
 
 
 def test_the_order_of_events(made: Path, target: Path, hooks: Hooks) -> None:
@@ -206,7 +198,7 @@ def test_nobody_takes_what_is_not_complete(made: Path, target: Path, hooks: Hook
         done = activated(target, "echo went on", code=12)
         assert (done.stdout, "not complete" in done.stderr) == ("", True)
         assert activated(target, "", env={**SURROUNDINGS, "PACK_RELOCATE": "never"}, code=12).stdout == ""
-        for options in ((), ("-u",), ("-f",), ("--uninstall",)):
+        for options in ((), ("-u",), ("--uninstall",)):
             done = install(made / "2.sh", target, *options, code=5)
             assert "at work there" in done.stderr, options
         (hooks.record / "go").touch()
@@ -261,7 +253,6 @@ def test_what_they_write_is_what_somebody_added(installer: Path, target: Path, h
     """Files in the prefix from a hook stay when it is updated, and when it is uninstalled, and are listed."""
     hooks.do("post-install", 'mkdir -p "$PREFIX/etc"; echo "$INSTALLER_VER" >"$PREFIX/etc/by-hook"')
     install(installer, target, env=hooks.env)
-    assert "etc/by-hook" in pack("verify", target, code=None).stdout + "etc/by-hook"
     hooks.do("post-install", "")
     done = install(installer, target, "-u", env=hooks.env)
     assert "carried over: etc/by-hook\n" in done.stdout
@@ -310,16 +301,13 @@ def test_no_such_interpreter(make_installer: Make, target: Path, place: Path, tm
     assert os.listdir(place) == []
 
 
-@pytest.mark.parametrize("hook", ["pre-install", "post-install"])
-def test_an_update_is_taken_back(hook: str, made: Path, target: Path, hooks: Hooks) -> None:
+def test_an_update_is_taken_back(made: Path, target: Path, hooks: Hooks) -> None:
     """The old version is where it was, byte for byte, and works."""
     install(made / "1.sh", target, env=hooks.env)
     (target / "share/added").write_text("mine\n")
     (target / "share/text").write_text("changed\n")
     before = snapshot(target)
-    hooks.do(hook, 'echo broken >"$PREFIX/share/by-hook-$INSTALLER_VER" && [ "$INSTALLER_VER" = 1 ] || exit 1')
-    if hook == "pre-install":
-        hooks.do(hook, "exit 1")
+    hooks.do("post-install", 'echo broken >"$PREFIX/share/by-hook"; exit 1')
     done = install(made / "2.sh", target, "-u", env=hooks.env, code=15)
     assert "taken back" in done.stderr
     assert snapshot(target) == before
@@ -394,9 +382,9 @@ def test_ctrl_c_ends_all(installer: Path, place: Path, target: Path, hooks: Hook
     assert os.listdir(place) == []
 
 
-# hook, whether the script's program is killed, too, whether it is an update: half of them are for every change
+# hook, whether the script's program is killed, too, whether it is an update: two of them are for every change
 KILLS = list(itertools.product(("post-install", "pre-install"), (True, False), (True, False)))
-KILLS_OF_CI = (0, 1, 2, 7)
+KILLS_OF_CI = (0, 7)
 
 
 @pytest.mark.parametrize("number", KILLS_OF_CI if os.environ.get("PACK_TEST_ALL") != "1" else range(len(KILLS)))
