@@ -166,6 +166,7 @@ def pack(
     from pack import report
     from pack.archive import Format
     from pack.compress import library
+    from pack.scan import Options as ScanOptions
     from pack.signature import SIGNATURE, beside
     from pack.stub import carry
     from pack.write import Options, write
@@ -177,9 +178,8 @@ def pack(
     else:
         path = Path(output.rstrip("/") or "/") if output else Path(f"{environment.name}.{format.value}")
     installer = _installer(environment, format, path, installer_options, no_stub)
-    options = Options(
-        path, format, force, level, _threads(threads), ignore_unreadable, keep_setuid, grow, not no_stub, installer
-    )
+    scanning = ScanOptions(ignore_unreadable=ignore_unreadable, keep_setuid=keep_setuid, grow_run_paths=grow)
+    options = Options(path, format, force, level, _threads(threads), scanning, not no_stub, installer)
     with _Bar(quiet) as bar:
         found = write(environment, options, _version(), bar, bar.say)
     if quiet or path is None:
@@ -230,7 +230,7 @@ def _scan(
 ) -> None:
     """Report every reference to the prefix, and what cannot be rewritten."""
     from pack import fitting, report
-    from pack.scan import scan
+    from pack.scan import Options, scan
 
     if strict and at is None:
         raise UsageError("--strict says nothing without a target", "Name one with --target DIR.")
@@ -239,7 +239,8 @@ def _scan(
     environment = _environment(name, prefix)
     with _Bar(quiet=as_json) as bar:
         bar.start("scanning", None)
-        found = scan(environment, _threads(threads), ignore_unreadable, progress=bar.advance, grow_run_paths=grow)
+        options = Options(_threads(threads), ignore_unreadable, grow_run_paths=grow)
+        found = scan(environment, options, progress=bar.advance)
     if at is not None:
         fitted = fitting.at(found, os.fsencode(os.path.abspath(at)))
         _print(fitting.as_json(fitted) if as_json else fitting.as_text(fitted))

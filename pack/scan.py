@@ -44,6 +44,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
+class Options:
+    """How an environment is scanned.
+
+    ``workers`` is how many processes read (0: one for each core). With ``keep_setuid`` entries with a setuid bit, a
+    setgid bit or a file capability keep it and their owner; with ``grow_run_paths`` files are rebuilt whose run
+    paths have no room to be made relative.
+    """
+
+    workers: int = 0
+    ignore_unreadable: bool = False
+    keep_setuid: bool = False
+    grow_run_paths: bool = False
+
+
+@dataclass(frozen=True)
 class Item:
     """An entry, and where its archived bytes come from: the disk through ``layers``, or ``content``."""
 
@@ -80,20 +95,15 @@ class Scan:
 
 def scan(
     environment: Environment,
-    workers: int = 0,
-    ignore_unreadable: bool = False,
+    options: Options = Options(),
     leave_out: Collection[bytes] = (),
     progress: Progress = lambda count: None,
-    keep_setuid: bool = False,
-    grow_run_paths: bool = False,
 ) -> Scan:
     """Walk, read and match everything below the prefix.
 
-    ``workers`` is how many processes read (0: one for each core); ``leave_out`` are paths below the
-    prefix that are no part of it, such as the output. ``progress`` is told the bytes as they are read. With
-    ``keep_setuid`` entries with a setuid bit, a setgid bit or a file capability keep it and their owner;
-    with ``grow_run_paths`` files are rebuilt whose run paths have no room to be made relative.
-    Raises EnvironmentUnfit for a damaged record, and for unreadable files unless these are ignored.
+    ``leave_out`` are paths below the prefix that are no part of it, such as the output. ``progress`` is told the
+    bytes as they are read. Raises EnvironmentUnfit for a damaged record, and for unreadable files unless these are
+    ignored.
     """
     prefix = os.fsencode(environment.prefix)
     earlier = Earlier.of(prefix)
@@ -101,11 +111,11 @@ def scan(
     found, notes = _walked(prefix, earlier, leave_out)
     elsewhere = run_paths.directories(found, prefix, environment.names)
     jobs = [_job(prefix, each, recorded, earlier, elsewhere) for each in found if each.kind is Kind.FILE]
-    context = Context(prefix, environment.names, earlier.forms, grow_run_paths)
-    verdicts = list(_examined(jobs, context, workers or os.cpu_count() or 1, progress))
+    context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths)
+    verdicts = list(_examined(jobs, context, options.workers or os.cpu_count() or 1, progress))
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
     notes += _missing(recorded, found)
-    _require_readable(environment, notes, ignore_unreadable)
+    _require_readable(environment, notes, options.ignore_unreadable)
 
     examined = {each.job.path: each for each in verdicts if not each.error}
     dropped = byte_code.left_out(examined, records.pip_owned(examined, context))
@@ -114,7 +124,7 @@ def scan(
     other_names = {each.path: each.target for each in found if each.kind is Kind.HARD_LINK}
     examined = records.with_pip_digests(examined, other_names, context)
     examined = records.with_conda_meta(examined, recorded, frozenset(dropped), other_names, context)
-    found, privileges, lost = entries.without_bits(prefix, found, examined, keep_setuid)
+    found, privileges, lost = entries.without_bits(prefix, found, examined, options.keep_setuid)
     return _assembled(environment, found, examined, notes + lost, privileges)
 
 

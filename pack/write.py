@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from pack.environment import Environment
 from pack.installer import Installer, stub_for, write_installer
 from pack.members import members
 from pack.output import DirectoryOutput, Output, standard_output
+from pack.scan import Options as ScanOptions
 from pack.scan import Scan, scan
 from pack.signature import SignedOutput
 from pack.stub import carry
@@ -37,16 +38,14 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """How an output is written. ``threads`` 0 stands for all cores; ``path`` None for standard output."""
+    """How an output is written. ``threads`` 0 stands for all cores, also to scan; ``path`` None for standard output."""
 
     path: Path | None
     format: Format
     force: bool = False
     level: int | None = None
     threads: int = 0
-    ignore_unreadable: bool = False
-    keep_setuid: bool = False
-    grow_run_paths: bool = False
+    scan: ScanOptions = field(default_factory=ScanOptions)
     stub: bool = False  # carry the frozen relocator: in an archive where one is needed, and one was built
     installer: Installer | None = None  # with the format of installers, and only with it
 
@@ -75,15 +74,7 @@ def write(
 
     def scanned(leave_out: frozenset[bytes]) -> Scan:
         progress.start("scanning", None)
-        return scan(
-            environment,
-            threads,
-            options.ignore_unreadable,
-            leave_out,
-            progress.advance,
-            options.keep_setuid,
-            options.grow_run_paths,
-        )
+        return scan(environment, replace(options.scan, workers=threads), leave_out, progress.advance)
 
     def compressed(out: Writable) -> Compressor:
         return compress.compressor(out, options.compression, options.level, threads, options.threads > 0)

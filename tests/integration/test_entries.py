@@ -18,6 +18,7 @@ from fixtures.selection import need
 from installer_stub import relocate
 from installer_stub.errors import OutputError
 from installer_stub.model import Finding
+from pack import scan
 from pack.archive import Format
 from pack.environment import find
 from pack.write import Options, write
@@ -403,7 +404,7 @@ def test_a_directory_output_with_owners_that_cannot_be_given_is_refused(prefix: 
         shutil.copytree(prefix, room / "env")
         os.chown(room / "env" / "setuid", 4001, 4002)
         (room / "env" / "setuid").chmod(0o4755)
-        options = Options(room / "out", Format.DIRECTORY, threads=1, keep_setuid=True)
+        options = Options(room / "out", Format.DIRECTORY, threads=1, scan=scan.Options(keep_setuid=True))
         write(find(None, room / "env"), options, "1", Silent())
         assert (room / "out" / "setuid").stat().st_uid == 4001
         shutil.rmtree(room / "out")

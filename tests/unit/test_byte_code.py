@@ -16,7 +16,7 @@ from pack import byte_code
 from pack.environment import find
 from pack.examine import Examined, Job
 from pack.layouts.conda import Owned
-from pack.scan import LEFT_OUT, scan
+from pack.scan import LEFT_OUT, Options, scan
 from pack.splice import Splice
 
 PY, PYC = b"lib/m.py", b"lib/__pycache__/m.cpython-311.pyc"
@@ -100,7 +100,7 @@ def test_another_name_of_what_is_left_out_is_told(tmp_path: Path) -> None:
     (prefix / "m.py").write_bytes(b"x = '" + bytes(prefix) + b"'\n")
     (prefix / "__pycache__/m.cpython-311.opt-1.pyc").write_bytes(b"byte code")
     (prefix / "__pycache__/m.cpython-311.pyc").hardlink_to(prefix / "__pycache__/m.cpython-311.opt-1.pyc")
-    found = scan(find(None, str(prefix)), workers=1)
+    found = scan(find(None, str(prefix)), Options(1))
     assert [(note.path, note.what, note.detail) for note in found.notes] == [
         (b"__pycache__/m.cpython-311.opt-1.pyc", LEFT_OUT, "byte code of a source that names the prefix"),
         (b"__pycache__/m.cpython-311.pyc", LEFT_OUT, "another name of __pycache__/m.cpython-311.opt-1.pyc"),

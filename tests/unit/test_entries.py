@@ -15,7 +15,7 @@ from installer_stub.model import Finding, Kind
 from pack import entries
 from pack.archive import Privileges
 from pack.environment import Environment, Layout
-from pack.scan import Item, Scan, scan
+from pack.scan import Item, Options, Scan, scan
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can set capabilities and give files away")
 
@@ -26,7 +26,7 @@ ACL = struct.pack(
 
 
 def scanned(prefix: Path, keep: bool = False) -> Scan:
-    return scan(Environment(prefix, Layout.PLAIN, (bytes(prefix),)), 1, keep_setuid=keep)
+    return scan(Environment(prefix, Layout.PLAIN, (bytes(prefix),)), Options(1, keep_setuid=keep))
 
 
 def item(found: Scan, path: str) -> Item:

@@ -12,7 +12,7 @@ from installer_stub.model import Fit
 from pack import fitting
 from pack.environment import find
 from pack.fitting import Fitting
-from pack.scan import scan
+from pack.scan import Options, scan
 
 DEEP = "opt/a/quite/deep/place/env"
 
@@ -32,7 +32,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def fitted(prefix: Path, target: bytes) -> Fitting:
-    return fitting.at(scan(find(None, str(prefix)), 1), target)
+    return fitting.at(scan(find(None, str(prefix)), Options(1)), target)
 
 
 def test_counts_tell_the_worst_first(prefix: Path) -> None:

@@ -20,7 +20,7 @@ from pack import floor
 from pack.environment import find
 from pack.examine import Context, Job, examine
 from pack.floor import Binary, Floor
-from pack.scan import Scan, scan
+from pack.scan import Options, Scan, scan
 from tests.conftest import need
 from tests.unit.reader import Reader, damaged
 
@@ -346,7 +346,7 @@ def test_what_could_not_be_measured_is_told() -> None:
 
 
 def scanned(prefix: Path, workers: int = 1) -> Scan:
-    return scan(find(None, str(prefix)), workers=workers)
+    return scan(find(None, str(prefix)), Options(workers))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from pack.floor import Floor
 from pack.header import Facts, render
 from pack.installer import Installer, asked, facts, platform_name, stub_for, write_installer
 from pack.members import members
-from pack.scan import Scan, scan
+from pack.scan import Options, Scan, scan
 from pack.stub import freeze, store
 from pack.stub.section import Section
 from pack.stub.store import StubUnavailable
@@ -60,7 +60,7 @@ def prefix(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scanned(prefix: Path) -> Scan:
-    return scan(find(None, str(prefix)), workers=1)
+    return scan(find(None, str(prefix)), Options(1))
 
 
 def told(found: Scan, installer: Installer = PLAIN, frozen: Section | None = None) -> Facts:

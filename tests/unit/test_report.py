@@ -14,7 +14,7 @@ from installer_stub.slots import HARMLESS
 from pack import report
 from pack.environment import find
 from pack.floor import Floor
-from pack.scan import Scan, scan
+from pack.scan import Options, Scan, scan
 
 LIBRARY = b"\x7fX\0%s/share\0%s/src/x.c\0"
 
@@ -35,7 +35,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def scanned(prefix: Path) -> Scan:
-    return scan(find(None, str(prefix)), workers=1)
+    return scan(find(None, str(prefix)), Options(1))
 
 
 def test_json_has_all_and_is_json(prefix: Path) -> None:

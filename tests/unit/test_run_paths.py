@@ -16,7 +16,7 @@ from installer_stub.elf import ReadAt
 from installer_stub.model import Field, Fill, Force, Kind, Reference, Spelling
 from pack import run_paths
 from pack.environment import find
-from pack.scan import scan
+from pack.scan import Options, scan
 from pack.splice import Spliced, stacked
 
 ENV = b"/opt/some/env"
@@ -180,7 +180,7 @@ def linked(prefix: Path, tags: str, *, symbol: str = "nothing") -> Path:
 
 def archived(prefix: Path, path: bytes) -> elf.Elf:
     """Scan a prefix, and read a file as it is archived."""
-    item = next(item for item in scan(find(None, str(prefix)), workers=1).items if item.entry.path == path)
+    item = next(item for item in scan(find(None, str(prefix)), Options(1)).items if item.entry.path == path)
     with references.opened(os.path.join(os.fsencode(prefix), path)) as below:
         view, size = stacked(below, item.disk_size, item.layers)
         parsed = elf.parse(view, size)
@@ -220,7 +220,7 @@ def test_exports_that_share_the_end_of_a_run_path_stay(tmp_path: Path) -> None:
     path = linked(tmp_path, "--enable-new-dtags", symbol="share")
     data = path.read_bytes()
     assert data.count(b"share\0") == data.count(b"/share\0") > 0, "this linker does not share ends"
-    item = next(i for i in scan(find(None, str(tmp_path)), workers=1).items if i.entry.path == b"lib/liba.so")
+    item = next(i for i in scan(find(None, str(tmp_path)), Options(1)).items if i.entry.path == b"lib/liba.so")
     after = Spliced(reading(data), len(data), item.layers[0]).read_at(0, len(data))
     (tmp_path / "after.so").write_bytes(after)
     names = [subprocess.check_output(["nm", "-D", each]) for each in (path, tmp_path / "after.so")]
