@@ -17,8 +17,8 @@ import installer_stub
 from fixtures import stub as stubs
 from installer_stub.model import Entry, Kind, Listing, Manifest, Standing
 from installer_stub.stub_main import restored, version
-from pack import cli
 from pack.archive import Member
+from pack.cli.stubs import ARCHITECTURES
 from pack.environment import Environment, Layout
 from pack.scan import Item, Scan
 from pack.stub import carry, cpython, freeze, section, store, toolchain
@@ -296,7 +296,7 @@ def test_missing_sources_are_named(tmp_path: Path) -> None:
 
 
 def test_the_command_line_offers_what_can_be_built() -> None:
-    assert cli._ARCHITECTURES == toolchain.ARCHITECTURES
+    assert ARCHITECTURES == toolchain.ARCHITECTURES
 
 
 def test_nothing_that_the_relocator_imports_is_left_out() -> None:

@@ -1,0 +1,69 @@
+"""The command line: the only package that prints, exits or draws a progress bar."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from installer_stub.errors import PackError, UsageError
+
+from . import scanning, stubs, trees
+from .packing import pack
+from .terminal import complain
+
+__all__ = ["main", "pack", "scanning", "stubs", "trees"]
+
+
+class _Signalled(BaseException):
+    """A signal asked the program to end: unwind, so that nothing half done is left."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _on_signal(number: int, frame: object) -> NoReturn:
+    raise _Signalled(number)
+
+
+def main() -> NoReturn:
+    """Run the program: errors become words and exit codes here, and nowhere else."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _on_signal)
+    try:
+        pack.main(prog_name="pack", standalone_mode=False)
+        if sys.stdout is not None:  # as it is where the caller has closed it
+            sys.stdout.flush()
+        code = 0
+    except PackError as error:
+        complain(error)
+        code = error.code
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = UsageError.code
+    except (KeyboardInterrupt, click.Abort):
+        code = 128 + signal.SIGINT
+    except _Signalled as signalled:
+        code = 128 + signalled.number
+    except BrokenPipeError:
+        code = 1  # whoever read the output has gone
+    except OSError as error:
+        complain(PackError(f"{error.filename or 'an operation'}: {error.strerror or error}"))
+        code = PackError.code
+    settle()
+    sys.exit(code)
+
+
+def settle() -> None:
+    """Write what was printed, or give it up: Python would try again at exit, and complain."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

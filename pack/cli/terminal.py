@@ -1,0 +1,107 @@
+"""What the command line prints, and the bar that it draws."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from installer_stub.errors import PackError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from installer_stub.model import Finding
+
+
+def shown(path: bytes) -> str:
+    """Return a path as text: UTF-8, with ``%`` and all other bytes percent-encoded."""
+    from installer_stub.manifest import encode
+
+    return encode(path)
+
+
+def findings_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Describe findings in plain JSON types."""
+    from installer_stub.manifest import described
+
+    return [described(each) for each in findings]
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Print findings, a line each."""
+    for finding in findings:
+        at = f" at byte {finding.offset}" if finding.offset >= 0 else ""
+        detail = f": {finding.detail}" if finding.detail else ""
+        say(f"{finding.what}: {shown(finding.path)}{at}{detail}")
+
+
+def say(what: Any) -> None:
+    """Print text, or anything else as JSON, on standard output."""
+    # The terminal's encoding may hold less than a path does.
+    encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
+    text = what if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=encoding != "utf-8")
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def step(line: str) -> None:
+    """Print a line about the work on standard error."""
+    click.echo(line, err=True)
+
+
+class Bar:
+    """A progress bar in bytes on a terminal, nothing elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._silent = quiet
+        self._quiet = quiet or not sys.stderr.isatty()
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def start(self, what: str, total: int | None) -> None:
+        """Begin a stage of ``total`` bytes, or of an unknown number."""
+        self._close()
+        if not self._quiet:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                desc=what,
+                total=total,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1000,
+                leave=False,
+                dynamic_ncols=True,
+            )
+
+    def advance(self, count: int) -> None:
+        """Count ``count`` more bytes of the stage."""
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def say(self, line: str) -> None:
+        """Print a line about what takes long, without the bar of what is over."""
+        self._close()
+        if not self._silent:
+            step(line)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def complain(error: PackError) -> None:
+    """Print an error, and what to do about it, on standard error."""
+    click.echo(f"pack: error: {error}", err=True)
+    if error.tip:
+        click.echo(f"TIP: {error.tip}", err=True)
