@@ -29,7 +29,7 @@ SCRIPTS = {
     "python3 -S": b'''"""Usage: tool"""
 from __future__ import annotations
 import os, sys
-print(__doc__, __file__, sys.argv, sorted(os.environ), sys.flags.no_site, sys.executable)
+print(__doc__, __file__, sys.argv, *sorted(os.environ), sys.flags.no_site, sys.executable)
 print(sorted(globals()), sys.stdin.readline(), open("/proc/self/cmdline").read().split("\\0"))
 sys.exit(7)
 ''',
