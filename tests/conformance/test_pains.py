@@ -1,0 +1,335 @@
+"""What conda-pack's users suffer from, a test for each pain, named after it.
+
+Where the pain can be shown here, conda-pack's failure stands beside our success, on the same environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures.channel import locked
+from tests.conformance.peer import conda_pack, conda_unpacked, hidden
+from tests.conftest import need
+from tests.integration.moving import (
+    PACK,
+    SURROUNDINGS,
+    activated,
+    clone,
+    digest,
+    move,
+    pack,
+    pack_env,
+    run,
+    sh,
+    snapshot,
+    unpack,
+    wheel,
+)
+
+Own = Callable[..., Path]
+
+
+def site(prefix: Path) -> Path:
+    """Return where the packages of an environment's Python are."""
+    return next(prefix.glob("lib/python3.*/site-packages"))
+
+
+def stands_at(prefix: Path) -> str:
+    """Tell where a file for compilers says that the environment is."""
+    return re.findall("^prefix=(.*)$", (prefix / "lib/pkgconfig/python-3.11.pc").read_text(), re.MULTILINE)[0]
+
+
+def rewrite(path: Path, content: str) -> None:
+    """Give a file of a package other content, and leave the package cache as it is."""
+    path.unlink()
+    path.write_text(content)
+
+
+def test_refuses_a_working_environment(own: Own, tmp_path: Path) -> None:
+    """CP#78 #98 #145 #197 #243 #244 #273: files that pip overwrote and somebody deleted."""
+    prefix = own()
+    (site(prefix) / "pip/py.typed").unlink()
+    run([prefix / "bin/python", "-m", "pip", "install", "-q", "--no-index", "--force-reinstall", wheel(tmp_path)])
+    refused = conda_pack(prefix, tmp_path / "theirs.tar", code=1)
+    assert "deleted/overwritten" in refused.stderr
+
+    pack_env(prefix, tmp_path / "ours.tar")
+    hidden(prefix)
+    target = unpack(tmp_path / "ours.tar", tmp_path / "apps/env")
+    assert activated(target, "python -m pip list && tinyroot").stdout.endswith(f"{target}\n")
+
+
+def test_managed_files_are_taken_from_the_package_cache(own: Own, tmp_path: Path) -> None:
+    """CP#98: an edited file is packed with its old content, silently."""
+    prefix = own()
+    rewrite(site(prefix) / "six.py", "EDITED = True\n")
+    conda_pack(prefix, tmp_path / "theirs.tar")
+    pack_env(prefix, tmp_path / "ours.tar")
+    hidden(prefix)
+    theirs = conda_unpacked(tmp_path / "theirs.tar", tmp_path / "theirs")
+    ours = unpack(tmp_path / "ours.tar", tmp_path / "ours")
+    asked = "import six; print(getattr(six, 'EDITED', 'lost'))"
+    assert run([theirs / "bin/python", "-c", asked]).stdout == "lost\n"
+    assert activated(ours, f'python -c "{asked}"').stdout == "True\n"
+
+
+def test_cannot_be_moved_twice_or_repacked(own: Own, tmp_path: Path) -> None:
+    """CP#106 #216 #386: conda-unpack after a second move exits with 0 and mends nothing."""
+    prefix = own()
+    conda_pack(prefix, tmp_path / "theirs.tar")
+    pack_env(prefix, tmp_path / "ours.tar")
+    hidden(prefix)
+    theirs = move(conda_unpacked(tmp_path / "theirs.tar", tmp_path / "theirs"), tmp_path / "moved/theirs")
+    run([theirs / "bin/python", theirs / "bin/conda-unpack"])
+    assert stands_at(theirs) == str(tmp_path / "theirs")
+
+    ours = unpack(tmp_path / "ours.tar", tmp_path / "ours")
+    run([ours / "bin/conda-unpack"])
+    for place in ("moved/ours", "moved again/ours", "ours"):
+        ours = move(ours, tmp_path / place)
+        run([ours / "bin/conda-unpack"])
+        assert json.loads(pack("status", ours, "--json").stdout)["current"] is True
+        assert stands_at(ours) == str(ours)
+        assert "are right" in pack("verify", ours).stdout
+    assert digest(pack_env(ours, tmp_path / "again.tar")) == digest(tmp_path / "ours.tar")
+
+
+def test_the_step_after_unpacking_is_forgotten(lean: Path, tmp_path: Path) -> None:
+    """CP#89 #69 #246 #261: activating is all there is to do, and before it console scripts run."""
+    target = unpack(pack_env(lean, tmp_path / "env.tar"), tmp_path / "apps/env")
+    assert run([target / "bin/pip", "--version"]).stdout.startswith("pip ")
+    activated(target, "true")
+    assert stands_at(target) == str(target)
+
+
+def test_binaries_are_not_relocated(own: Own, tmp_path: Path, package_cache: Path) -> None:
+    """CP#117: a program compiled into the environment, whose run path nobody recorded."""
+    prefix = own()
+    (prefix / "src").mkdir()
+    (prefix / "src/lib.c").write_text('const char *told(void) { return "told"; }\n')
+    (prefix / "src/main.c").write_text(
+        "#include <stdio.h>\nconst char *told(void);\nint main(void) { puts(told()); return 0; }\n"
+    )
+    gcc = need("gcc")
+    run([gcc, "-shared", "-fPIC", "-o", prefix / "lib/libtold.so", prefix / "src/lib.c"])
+    options = [f"-L{prefix}/lib", "-ltold", f"-Wl,-rpath,{prefix}/lib"]
+    run([gcc, "-o", prefix / "bin/told", prefix / "src/main.c", *options])
+    conda_pack(prefix, tmp_path / "theirs.tar")
+    pack_env(prefix, tmp_path / "ours.tar")
+    hidden(prefix)
+    theirs = conda_unpacked(tmp_path / "theirs.tar", tmp_path / "theirs")
+    assert "libtold.so" in run([theirs / "bin/told"], code=127).stderr
+    ours = unpack(tmp_path / "ours.tar", tmp_path / "ours")
+    assert run([ours / "bin/told"]).stdout == "told\n"
+
+
+def test_no_archive_fails_and_rewrites_the_cache(own: Own, tmp_path: Path, package_cache: Path) -> None:
+    """CP#407 #422 #478: it exits with 0 and makes nothing; ours is no link to anybody's file."""
+    prefix = own()
+    target = tmp_path / "apps/env"
+    pack("-q", "-p", prefix, "-o", target, "--format", "no-archive", "--force")
+    inodes = {path.lstat().st_ino for path in prefix.rglob("*") if path.is_file() and not path.is_symlink()}
+    assert not [path for path in target.rglob("*") if path.lstat().st_ino in inodes]
+    before = snapshot(prefix)
+    hidden(prefix)
+    run([target / "bin/conda-unpack"])
+    assert stands_at(target) == str(target)
+    assert snapshot(prefix.with_name(prefix.name + " hidden")) == before
+
+
+def test_scripts_need_activation(own: Own, tmp_path: Path) -> None:
+    """CP#44 #111 #307: a shebang with an option, which ``env`` cannot run."""
+    prefix = own()
+    script = prefix / "bin/tool"
+    script.write_text(f"#!{prefix}/bin/python -I\nimport sys\nprint(sys.prefix, sys.flags.isolated)\n")
+    script.chmod(0o755)
+    conda_pack(prefix, tmp_path / "theirs.tar")
+    pack_env(prefix, tmp_path / "ours.tar")
+    hidden(prefix)
+    theirs = conda_unpacked(tmp_path / "theirs.tar", tmp_path / "theirs")
+    env = {**SURROUNDINGS, "PATH": f"{theirs}/bin:/usr/bin:/bin"}
+    assert run([theirs / "bin/tool"], env=env, code=None).returncode != 0
+    ours = unpack(tmp_path / "ours.tar", tmp_path / "ours")
+    run([ours / "bin/conda-unpack"])
+    assert run([ours / "bin/tool"], env={}).stdout == f"{ours} 1\n"
+
+
+def test_text_file_busy(lean: Path, tmp_path: Path) -> None:
+    """CP#33 #40 #47 #168: the environment is moved while its Python runs."""
+    target = unpack(pack_env(lean, tmp_path / "env.tar"), tmp_path / "first/env")
+    run([target / "bin/conda-unpack"])
+    command = [target / "bin/python", "-c", "print('runs', flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=SURROUNDINGS) as running:
+        assert running.stdout and running.stdout.readline() == b"runs\n"
+        target = move(target, tmp_path / "second/env")
+        run([target / "bin/conda-unpack"])
+        running.communicate(b"\n")
+    assert running.returncode == 0
+    assert stands_at(target) == str(target)
+
+
+def test_not_reproducible(own: Own, tmp_path: Path) -> None:
+    """CP#345 #349: the same packages, installed at two places, are packed into the same bytes."""
+    first, second = own(name="env"), own(name="another name of it")
+    for number, prefix in enumerate((first, second)):
+        conda_pack(prefix, tmp_path / f"theirs{number}.tar")
+        pack_env(prefix, tmp_path / f"ours{number}.tar")
+    assert digest(tmp_path / "theirs0.tar") != digest(tmp_path / "theirs1.tar")
+    assert digest(tmp_path / "ours0.tar") == digest(tmp_path / "ours1.tar")
+
+
+def test_a_large_file_costs_its_size_in_memory(tmp_path: Path) -> None:
+    """CP#53 #62 #95 #192 #430."""
+    prefix = tmp_path / "env"
+    (prefix / "lib").mkdir(parents=True)
+    (prefix / "conda-meta").mkdir()
+    (prefix / "conda-meta/history").touch()
+    with (prefix / "lib/large").open("wb") as file:
+        for number in range(400):
+            file.write(number.to_bytes(4, "big") * (1 << 18))
+    done = run([need("python3"), "-c", _PEAK, PACK, "-q", "-p", prefix, "-o", tmp_path / "env.tar.zst"])
+    assert int(done.stdout) < 250_000  # KiB
+
+
+_PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+LEVELS = {"tar.zst": ("1", "19"), "tar.xz": ("0", "9"), "tar.gz": ("1", "9")}
+
+
+@pytest.mark.parametrize("suffix", LEVELS)
+def test_level_and_threads_are_ignored(suffix: str, tmp_path: Path) -> None:
+    """CP#53 #298 #351: what is asked for is done, or refused."""
+    prefix = tmp_path / "env"
+    shutil.copytree("/usr/share/doc", prefix / "share", symlinks=True, ignore=lambda at, names: names[40:])
+    (prefix / "bin").mkdir()
+    sizes = []
+    for level in LEVELS[suffix]:
+        outputs = [tmp_path / f"{level}-{threads}.{suffix}" for threads in ("1", "2")]
+        for output, threads in zip(outputs, ("1", "2"), strict=True):
+            pack_env(prefix, output, "--compress-level", level, "-j", threads)
+        assert digest(outputs[0]) == digest(outputs[1])
+        sizes.append(outputs[0].stat().st_size)
+    assert sizes[0] > sizes[1]
+    for options in (("--compress-level", "99"), ("--compress-level", "-3"), ("-j", "0"), ("-j", "-2")):
+        pack("-p", prefix, "-o", tmp_path / f"no.{suffix}", *options, code=2)
+    assert not (tmp_path / f"no.{suffix}").exists()
+
+
+@pytest.mark.parametrize(
+    "shell",
+    ["bash -eu", "dash -eu", "zsh -eu", "ksh93 -eu", "mksh -eu", "yash -eu", "busybox sh -eu", "fish", "tcsh -e"],
+)
+def test_activation_fails_in_a_shell(shell: str, lean: Path, session_directory: Path, tmp_path: Path) -> None:
+    """CP#72 #170 #270 #488: every shell, with ``set -eu``, and back again."""
+    archive = session_directory / "conformance" / "lean.tar"
+    with locked(archive.parent):
+        if not archive.exists():
+            archive.parent.mkdir(parents=True, exist_ok=True)
+            pack_env(lean, archive)
+    target = clone(archive, tmp_path / "apps/my env")
+    name, *options = shell.split()
+    suffix = {"fish": ".fish", "tcsh": ".csh"}.get(name, "")
+    source = "source" if suffix else "."
+    lines = (
+        f"{source} '{target}/bin/activate{suffix}'",
+        "python -c 'import sys; print(sys.prefix)'",
+        'echo "$CONDA_PREFIX" "$CONDA_SHLVL"',
+        f"{source} '{target}/bin/deactivate{suffix}'",
+        "sh -c 'echo $PATH'",
+    )
+    done = run([need(name), *options, "-c", "\n".join(lines)])
+    assert done.stdout == f"{target}\n{target} 1\n{SURROUNDINGS['PATH']}\n"
+
+
+def test_variables_of_the_environment_are_lost(own: Own, tmp_path: Path) -> None:
+    """CP#397: ``conda env config vars set``, and what a package brings in ``env_vars.d``."""
+    prefix = own()
+    (prefix / "conda-meta/state").write_text(json.dumps({"version": 1, "env_vars": {"MINE": "a 'b' $c"}}))
+    (prefix / "etc/conda/env_vars.d").mkdir(parents=True)
+    (prefix / "etc/conda/env_vars.d/some.json").write_text(json.dumps({"THEIRS": "1", "MINE": "no"}))
+    pack_env(prefix, tmp_path / "env.tar")
+    hidden(prefix)
+    target = unpack(tmp_path / "env.tar", tmp_path / "apps/env")
+    script = 'echo "$MINE|$THEIRS"\n. deactivate\necho "${MINE-none}|${THEIRS-none}"'
+    assert activated(target, script).stdout == "a 'b' $c|1\nnone|none\n"
+
+
+def test_target_too_long(own: Own, tmp_path: Path) -> None:
+    """conda#4088: half of the files are rewritten, and a traceback; ours refuses before the first, with its code."""
+    prefix = own("python")
+    conda_pack(prefix, tmp_path / "theirs.tar")
+    pack_env(prefix, tmp_path / "ours.tar")
+    limits = json.loads(pack("scan", "-p", prefix, "--limits", "--json").stdout)
+    hidden(prefix)
+    long = tmp_path / ("d" * 200) / ("e" * 100)
+    assert len(str(long)) > limits["accepted"]["bytes"]
+    theirs = unpack(tmp_path / "theirs.tar", long / "theirs")
+    failed = run([theirs / "bin/python", theirs / "bin/conda-unpack"], code=1)
+    assert "Traceback" in failed.stderr
+    ours = unpack(tmp_path / "ours.tar", long / "ours")
+    before = snapshot(ours)
+    refused = run([ours / "bin/conda-unpack"], code=8)
+    assert "has room for" in refused.stderr
+    assert snapshot(ours) == before
+    assert len(str(tmp_path / "apps/env")) < limits["complete"]["bytes"], "which was known when it was packed"
+
+
+def test_no_dry_run(lean: Path, tmp_path: Path) -> None:
+    """CP#175: what would be packed, as text and as JSON."""
+    found = json.loads(pack("scan", "-p", lean, "--json").stdout)
+    assert found["entries"]["file"] > 1000 and found["references"] and found["limits"]["complete"]
+    assert "references" in pack("scan", "-p", lean).stdout
+
+
+def test_fills_tmp_and_leaves_files(lean: Path, tmp_path: Path) -> None:
+    """CP#191 #355: nothing in TMPDIR, nothing after Ctrl-C, and the mode that the umask wants."""
+    (tmp_path / "tmp").mkdir(mode=0o500)
+    output = tmp_path / "out/env.tar.xz"
+    output.parent.mkdir()
+    env = {**SURROUNDINGS, "TMPDIR": str(tmp_path / "tmp")}
+    command = [PACK, "-q", "-p", lean, "-o", output, "--compress-level", "9", "-j", "1"]
+    with subprocess.Popen(command, env=env, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as packing:
+        end = time.monotonic() + 60
+        while not os.listdir(output.parent) and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        (partial,) = os.listdir(output.parent)
+        assert partial.startswith("env.tar.xz.") and partial.endswith(".partial")
+        packing.send_signal(signal.SIGINT)
+    assert packing.returncode == 130
+    assert os.listdir(output.parent) == [] == os.listdir(tmp_path / "tmp")
+    sh(f"umask 027; {PACK} -q -p {lean} -o {output.with_suffix('')}", env=env)
+    assert output.with_suffix("").stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_absolute_symlinks_stale_byte_code_and_spaces(own: Own, tmp_path: Path) -> None:
+    """conda-build#470, CP#311."""
+    prefix = own()
+    (prefix / "bin/absolute").symlink_to(prefix / "bin/python")
+    module = site(prefix) / "placed.py"
+    module.write_text(f"WHERE = {str(prefix)!r}\n")
+    run([prefix / "bin/python", "-c", "import placed"])
+    conda_pack(prefix, tmp_path / "theirs.tar")
+    pack_env(prefix, tmp_path / "ours.tar")
+    hidden(prefix)
+    theirs = conda_unpacked(tmp_path / "theirs.tar", tmp_path / "theirs")
+    assert not (theirs / "bin/absolute").exists(), "it leads to the old place"
+    ours = unpack(tmp_path / "ours.tar", tmp_path / "with a space/my env")
+    said = activated(ours, "absolute -c 'import placed; print(placed.WHERE)'; pip --version")
+    assert said.stdout.startswith(f"{ours}\n") and re.search(rf"\npip .* {re.escape(str(ours))}/", said.stdout)
