@@ -46,7 +46,8 @@ def site(prefix: Path) -> Path:
 
 def stands_at(prefix: Path) -> str:
     """Tell where a file for compilers says that the environment is."""
-    return re.findall("^prefix=(.*)$", (prefix / "lib/pkgconfig/python-3.11.pc").read_text(), re.MULTILINE)[0]
+    (line,) = (prefix / "lib/pkgconfig/python-3.11.pc").read_text().splitlines()[1:2]
+    return line.removeprefix("prefix=")
 
 
 def rewrite(path: Path, content: str) -> None:
@@ -168,7 +169,7 @@ def test_text_file_busy(lean: Path, tmp_path: Path) -> None:
     """CP#33 #40 #47 #168: the environment is moved while its Python runs."""
     target = unpack(pack_env(lean, tmp_path / "env.tar"), tmp_path / "first/env")
     run([target / "bin/conda-unpack"])
-    command = [target / "bin/python", "-c", "print('runs', flush=True); input()"]
+    command = [str(target / "bin/python"), "-c", "print('runs', flush=True); input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=SURROUNDINGS) as running:
         assert running.stdout and running.stdout.readline() == b"runs\n"
         target = move(target, tmp_path / "second/env")
@@ -302,7 +303,7 @@ def test_fills_tmp_and_leaves_files(lean: Path, tmp_path: Path) -> None:
     output = tmp_path / "out/env.tar.xz"
     output.parent.mkdir()
     env = {**SURROUNDINGS, "TMPDIR": str(tmp_path / "tmp")}
-    command = [PACK, "-q", "-p", lean, "-o", output, "--compress-level", "9", "-j", "1"]
+    command = [str(PACK), "-q", "-p", str(lean), "-o", str(output), "--compress-level", "9", "-j", "1"]
     with subprocess.Popen(command, env=env, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as packing:
         end = time.monotonic() + 60
         while not os.listdir(output.parent) and time.monotonic() < end:
