@@ -11,15 +11,16 @@ import os
 from dataclasses import dataclass
 from typing import Callable, List, Set, Tuple
 
-from installer_stub import manifest, state
+from installer_stub import manifest
 from installer_stub.errors import ManifestError
-from installer_stub.model import Kind, Listing, Manifest
+from installer_stub.model import Entry, Kind, Listing, Manifest
 from installer_stub.tarstream import ArchiveDamaged, Member, TarStream, damaged
 
 _MOST_MANIFEST = 256 << 20  # bytes; 60,000 entries are 12 MB
 _MOST_UNLISTED = 256 << 20  # bytes of what packing added; the largest part is a frozen relocator
+_MOST_GROWN = 64 << 20  # bytes by which text may be longer in the form for one target
 _LATEST = 1 << 55  # seconds; no file system holds more
-_MADE_THERE = (state.STATE, manifest.DIRECTORY + b"/lock")  # by what runs on the target
+_MADE_THERE = (manifest.DIRECTORY + b"/lock",)  # by what runs on the target
 
 Read = Callable[[int], bytes]
 
@@ -42,11 +43,14 @@ def open_archive(read: Read) -> Archive:
     stream = TarStream(read)
     head: List[Tuple[Member, bytes]] = []
     for path in (manifest.DIRECTORY, manifest.REFERENCES, manifest.FILES):
-        member = stream.next()
+        member = first = stream.next()
+        while not head and member is not None and member.kind is Kind.DIRECTORY and member.path != path:
+            stream.enter(member.path)  # packed into a directory of the archive
+            member = stream.next()
         if member is None or member.path != path or member.size > _MOST_MANIFEST:
             raise ManifestError(
                 f"this is no archive of pack: where {path.decode()} should be is "
-                f"{'its end' if member is None else repr(os.fsdecode(member.path))}.",
+                f"{'its end' if first is None else repr(os.fsdecode(first.path))}.",
                 "Unpack other archives with tar.",
             )
         head.append((member, stream.read(member.size)))
@@ -90,6 +94,8 @@ class Guard:
         self._directories = {b""}
         self._unlisted = 0
         self._seen: Set[bytes] = set()
+        self._relocatable = {file.path for file in archive.manifest.files}
+        self._sizes: Set[bytes] = set()  # whose size is not that of the archived form
 
     @property
     def count(self) -> int:
@@ -107,7 +113,7 @@ class Guard:
             self._admit_unlisted(member)
         elif (member.kind, member.size, member.target) != (
             entry.kind,
-            entry.size if entry.kind is Kind.FILE else 0,
+            self._size(member, entry) if entry.kind is Kind.FILE else 0,
             entry.target,
         ) or (member.mode, member.mtime) != (entry.mode, entry.mtime):
             raise refused(member, "has another kind, size, mode, time or target than the manifest says")
@@ -116,6 +122,13 @@ class Guard:
         if member.kind is Kind.DIRECTORY:
             self._directories.add(member.path)
         self._seen.add(member.path)
+
+    def relocated(self) -> None:
+        """Take note that files with references are in another form: their hashes tell, when that is undone."""
+        self._sizes = self._relocatable
+
+    def _size(self, member: Member, entry: Entry) -> int:
+        return member.size if member.path in self._sizes and member.size <= entry.size + _MOST_GROWN else entry.size
 
     def _admit_unlisted(self, member: Member) -> None:
         self._unlisted += member.size

@@ -17,8 +17,9 @@ from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from installer_stub import activation, durable, relocate, rewrite, staging, state, target
 from installer_stub.admission import Archive, Guard, Read, refused
+from installer_stub.errors import ManifestError
 from installer_stub.fit import misfits
-from installer_stub.model import Field, Finding, Kind, Reference, Relocatable
+from installer_stub.model import Entry, Field, Finding, Kind, Reference, Relocatable
 from installer_stub.rewrite import Digest, Form
 from installer_stub.state import Stand, State
 from installer_stub.tarstream import ArchiveDamaged, Member, Privileges, damaged
@@ -77,6 +78,56 @@ def extract(
         os.close(root)
 
 
+def check(archive: Archive, progress: Callable[[int], object] = lambda count: None) -> int:
+    """Hold every member against the manifest, and write nothing; return how many there are. Raises ArchiveDamaged."""
+    guard = Guard(archive)
+    entries = {entry.path: entry for entry in archive.listing.entries}
+    files = {file.path: file for file in archive.manifest.files if file.is_rewritten}
+    form = Form(None)
+    for member, _ in archive.head:
+        guard.admit(member)
+    while True:
+        following = archive.stream.next()
+        if following is None:
+            guard.require_all()
+            return guard.count
+        member = following
+        guard.admit(member)
+        entry, file = entries.get(member.path), files.get(member.path)
+        if member.path == state.STATE:
+            form = _packed_for(member, archive.stream.read(member.size))
+            guard.relocated()
+        elif file is not None and form.prefix is not None:
+            parts = rewrite.regions(file.references)
+            try:
+                digest = rewrite.transform(archive.stream.read, lambda piece: None, parts, form, form)
+            except ArchiveDamaged:
+                raise
+            except ValueError as error:
+                raise damaged(f"{os.fsdecode(file.path)!r}: {error}") from error
+            require(member, entry, digest)
+        else:
+            require(member, entry, _copied(archive.stream.read, member.size, lambda piece: None))
+        progress(member.size)
+
+
+def require(member: Member, entry: Optional[Entry], digest: Digest) -> None:
+    """Raise ArchiveDamaged where a file has other bytes than the manifest says; links have none."""
+    if entry is not None and entry.kind is Kind.FILE and digest != (entry.sha256, entry.size):
+        raise refused(member, "has other bytes than the manifest says")
+
+
+def _packed_for(member: Member, content: bytes) -> Form:
+    """Return the form in which an archive's files are, by the state in it."""
+    try:
+        known = state.parse(content, member.path)
+    except ManifestError as error:
+        raise refused(member, "is not the state of a tree") from error
+    if not known.complete or known.newest.form.prefix is None or known.newest.others:
+        raise refused(member, "is not the state of a tree that was packed for one place")
+    return known.newest.form
+
+
 class _Extraction:
     """The tree as it grows. Names are opened relative to ``root``, a descriptor: the longest fit as they do later."""
 
@@ -87,10 +138,13 @@ class _Extraction:
         self._tree = tree
         self._root = root
         self._digests: Dict[bytes, Digest] = {}
+        self._relocating = prefix is not None
+        self._old = Form(None)  # in which the archive's files are
         self._new = Form(prefix, self._digests)
         self._entries = {entry.path: entry for entry in archive.listing.entries}
         rewritten = [file for file in archive.manifest.files if file.is_rewritten]
-        self._files = {file.path: file for file in rewritten} if prefix is not None else {}
+        self._rewritten = {file.path: file for file in rewritten}
+        self._files = self._rewritten if prefix is not None else {}
         self._digested = {r.of for file in rewritten for r in file.references if r.of}
         self._guard = Guard(archive)
         self._directories: List[Member] = []
@@ -108,6 +162,8 @@ class _Extraction:
     def take(self, member: Member, read: Read) -> None:
         """Put one member into the tree, if it may be there."""
         self._guard.admit(member)
+        if member.path == state.STATE:
+            read = self._take_state(member, read)
         if member.kind is Kind.DIRECTORY:
             os.mkdir(member.path, 0o700, dir_fd=self._root)
             self._directories.append(member)
@@ -122,10 +178,24 @@ class _Extraction:
         elif any(r.field is Field.DIGEST for r in self._references(member.path)):
             staged = os.path.join(os.path.dirname(self._tree), b"late-%d" % len(self._late))
             with open(staged, "wb") as out:
-                self._compare(member, self._copied(read, member.size, out.write))
+                digest = self._copied(read, member.size, out.write)
+                self._compare(member, digest if self._old.prefix is None else None)
             self._late[member.path] = (member, staged)
         else:
             self._file(member, read)
+
+    def _take_state(self, member: Member, read: Read) -> Read:
+        """Learn in which form the files are, of which none may have come yet; return what gives the state again.
+
+        Left as archived, the tree stays in that form, and files are held against the hashes of what they undo to.
+        """
+        content = read(member.size)
+        self._old = _packed_for(member, content)
+        self._guard.relocated()
+        self._files = self._rewritten
+        if not self._relocating:
+            self._new = self._old
+        return io.BytesIO(content).read
 
     def _references(self, path: bytes) -> Tuple[Reference, ...]:
         file = self._files.get(path)
@@ -144,7 +214,7 @@ class _Extraction:
                 self._compare(member, self._transformed(file, read, sink))
             sink.end()
             self._dress(member, descriptor)
-            if not hashed or sink.digest.sha256 == self._entries[member.path].sha256:
+            if not hashed or not self._relocating or sink.digest.sha256 == self._entries[member.path].sha256:
                 os.utime(descriptor, ns=(member.mtime * 10**9, member.mtime * 10**9))
             else:
                 self._changed.add(member.path)
@@ -155,7 +225,7 @@ class _Extraction:
 
     def _transformed(self, file: Relocatable, read: Read, sink: _Sink) -> Digest:
         try:
-            return rewrite.transform(read, sink.write, rewrite.regions(file.references), Form(None), self._new)
+            return rewrite.transform(read, sink.write, rewrite.regions(file.references), self._old, self._new)
         except ArchiveDamaged:
             raise
         except ValueError as error:  # Unlike or Misfit: there was room, so the bytes are not what was recorded
@@ -173,9 +243,8 @@ class _Extraction:
         return None
 
     def _compare(self, member: Member, digest: Optional[Digest]) -> None:
-        entry = self._entries.get(member.path)
-        if entry is not None and digest is not None and digest != (entry.sha256, entry.size):
-            raise refused(member, "has other bytes than the manifest says")
+        if digest is not None:
+            require(member, self._entries.get(member.path), digest)
 
     def _dress(self, member: Member, descriptor: int) -> None:
         """Give a file its mode; to a privileged one, if this user can, its owner and capability, too."""
@@ -215,7 +284,7 @@ class _Extraction:
         for path in self._changed:
             if path.endswith(b".py"):
                 staging.drop_byte_code(os.path.join(self._tree, path))
-        if self._new.prefix is not None:
+        if self._relocating and self._new.prefix is not None:
             self._settle(self._new.prefix)
         self._finish_directories()
         names = {name for file in self._files.values() for name in (file.path, *file.names)}

@@ -69,16 +69,23 @@ def load(root: bytes) -> State:
     path = os.path.join(root, STATE)
     try:
         with open(path, "rb") as file:
-            document = json.loads(file.read().decode())
+            content = file.read()
+    except FileNotFoundError:
+        return ARCHIVED
+    return parse(content, path)
+
+
+def parse(content: bytes, path: bytes) -> State:
+    """Read a state; ``path`` is what an error names. Raises ManifestError."""
+    try:
+        document = json.loads(content.decode())
         if document["format"] != _FORMAT:
             raise ValueError(f"its format is {document['format']!r}, and this version reads {_FORMAT}")
         stands = tuple(_stand(row) for row in document["stands"])
         if not stands:
             raise ValueError("it names no form")
-        history = tuple(prefix_of(prefix) for prefix in document["history"])
+        history = tuple(_place(prefix) for prefix in document["history"])
         return State(stands, decode(document["host"]), history)
-    except FileNotFoundError:
-        return ARCHIVED
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ManifestError(
             f"{os.fsdecode(path)} is damaged: {error}.",
@@ -103,7 +110,15 @@ def dump(state: State) -> bytes:
     return (json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode()
 
 
+def _place(text: str) -> bytes:
+    """Read where a tree stood: at an absolute path, or, if it was packed for one, at one that begins with "./"."""
+    prefix = decode(text)
+    if prefix.startswith(b"./") and b".." not in prefix.split(b"/"):
+        return prefix
+    return prefix_of(text)
+
+
 def _stand(row: Dict[str, Any]) -> Stand:
-    prefix = None if row["prefix"] is None else prefix_of(row["prefix"])
+    prefix = None if row["prefix"] is None else _place(row["prefix"])
     digests = {decode(path): Digest(sha256_of(sha256), count(size)) for path, (sha256, size) in row["digests"].items()}
     return Stand(Form(prefix, digests), {decode(path): sha256_of(sha256) for path, sha256 in row["others"].items()})

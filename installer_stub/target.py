@@ -68,14 +68,17 @@ class Demand(Enum):
     STRICT = "every reference is written without loss"
 
 
-def check_room(manifest: Manifest, prefix: bytes, demand: Demand = Demand.IN_FORCE) -> None:
+def check_room(manifest: Manifest, prefix: bytes, demand: Demand = Demand.IN_FORCE, relative: bool = False) -> None:
     """Raise TargetRefused or NoRoom unless every reference in force can be written for ``prefix``.
 
     In force are shebangs, run paths, interpreters, text, and C strings in files whose package recorded a
     placeholder; other C strings, too, unless the demand allows for them. A strict demand also refuses what
-    only C readers can read. All refusals are listed at once.
+    only C readers can read. All refusals are listed at once. A ``relative`` prefix begins with "./".
     """
-    check(prefix, any(r.field is Field.TEXT for file in manifest.files for r in file.references))
+    check(
+        prefix[1:] if relative else prefix,
+        any(r.field is Field.TEXT for file in manifest.files for r in file.references),
+    )
     _check_lengths(manifest, prefix)
     forces: Set[Force] = {Force.ALWAYS}
     if demand is not Demand.ALLOW_UNRELOCATED:

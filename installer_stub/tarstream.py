@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, NoReturn, Optional
 
 from installer_stub.errors import VerifyFailed
@@ -73,6 +73,11 @@ class TarStream:
         self._position = 0  # in the archive
         self._left = 0  # content of the member that was not read yet
         self._padding = 0
+        self._root = b""
+
+    def enter(self, directory: bytes) -> None:
+        """Give the members from here on relative to a directory, in which all of them must be."""
+        self._root += directory + b"/"
 
     def next(self) -> Optional[Member]:
         """Return the next member, or None at the end of the archive, which must then be its last byte.
@@ -94,7 +99,7 @@ class TarStream:
                 return None
             fields = self._fields(block)
             if fields[7] not in _EXTENDED:
-                member = self._member(fields, extended)
+                member = self._inside(self._member(fields, extended))
                 self._left = member.size
                 self._padding = -member.size % BLOCK
                 return member
@@ -177,6 +182,14 @@ class TarStream:
             to if kind is Kind.HARD_LINK or kind is Kind.SYMLINK else b"",
             self._privileges(fields, extended) if bits & SPECIAL_BITS or _CAPABILITY in extended else None,
         )
+
+    def _inside(self, member: Member) -> Member:
+        root = self._root
+        link = member.kind is Kind.HARD_LINK
+        if not member.path.startswith(root) or (link and not member.target.startswith(root)):
+            self._refuse(f"{member.path!r} lies outside of {root!r}, where the environment is")
+        target = member.target[len(root) :] if link else member.target
+        return replace(member, path=member.path[len(root) :], target=target) if root else member
 
     def _privileges(self, fields: Any, extended: Dict[bytes, bytes]) -> Privileges:
         return Privileges(

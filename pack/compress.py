@@ -25,14 +25,19 @@ from installer_stub.errors import UsageError
 from .archive import Format, Writable
 
 LEVELS = {
-    Format.TAR: (0, 0, 0),
+    Format.TAR: (0, 0, 9),
     Format.TAR_GZ: (0, 6, 9),
     Format.TAR_BZ2: (1, 9, 9),
     Format.TAR_XZ: (0, 6, 9),
-    Format.TAR_ZST: (1, 3, 22),
-    Format.DIRECTORY: (0, 0, 0),
+    Format.TAR_ZST: (0, 3, 22),
+    Format.ZIP: (0, 6, 9),
+    Format.SQUASHFS: (0, 6, 9),
+    Format.DIRECTORY: (0, 0, 9),
 }
-"""The lowest, the default and the highest level of each format; an installer has those of its payload."""
+"""The lowest, the default and the highest level of each format; an installer has those of its payload.
+
+What is not compressed takes the usual levels, so that a command need not change with the format.
+"""
 
 _KIB, _MIB = 1 << 10, 1 << 20
 _XZ_BUDGET = 2048 * _MIB
@@ -48,11 +53,6 @@ def checked_level(format: Format, level: int | None) -> int:
     if level is None:
         return default
     if not lowest <= level <= highest:
-        if highest == 0:
-            raise UsageError(
-                f"--compress-level {level}: {format.value} is not compressed",
-                tip="Leave out --compress-level.",
-            )
         raise UsageError(
             f"--compress-level {level}: {format.value} has the levels {lowest} to {highest}",
             tip=f"The default is {default}.",
@@ -89,7 +89,7 @@ def compressor(
         codec = _Xz(level)
         fitting = threads if threads_asked else max(1, _XZ_BUDGET // codec.memory)
         return _Blocks(out, codec, min(threads, fitting))
-    if format is Format.TAR_ZST:
+    if format is Format.TAR_ZST:  # whose level 0 is its default
         return _Zstandard(out, level, threads)
     return _Stored(out)
 

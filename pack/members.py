@@ -10,12 +10,13 @@ from importlib import resources
 from pathlib import Path
 
 import installer_stub
-from installer_stub import activation, hooks, install, manifest
+from installer_stub import activation, hooks, install, manifest, state
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.model import Kind
-from pack.archive import Member
+from pack.archive import FIXED_MTIME, Member
+from pack.bake import Baked
 from pack.installer import Installer, platform_name
-from pack.scan import FIXED_MTIME, Item, Scan
+from pack.scan import Item, Scan
 from pack.splice import pieces, stacked
 from pack.stub import carry
 from pack.stub.store import Stub
@@ -24,10 +25,17 @@ RELOCATOR = manifest.DIRECTORY + b"/relocator"
 _MAIN = "from installer_stub.__main__ import main\n\nmain({version!r})\n"
 
 
-def members(scan: Scan, version: str, stub: Stub | None = None, installer: Installer | None = None) -> Iterator[Member]:
+def members(
+    scan: Scan,
+    version: str,
+    stub: Stub | None = None,
+    installer: Installer | None = None,
+    baked: Baked | None = None,
+) -> Iterator[Member]:
     """Yield everything that an archive of the scanned environment holds, in order; ``stub`` is carried, if any.
 
-    The payload of an ``installer`` also holds what that is called, and its hooks.
+    The payload of an ``installer`` also holds what that is called, and its hooks. ``baked`` has the files in the form
+    of one target.
 
     All that is in a directory comes in one run: tar sets the directory's time when it leaves it.
     Reading a file's content raises EnvironmentUnfit if the file is not what the scan saw.
@@ -36,6 +44,9 @@ def members(scan: Scan, version: str, stub: Stub | None = None, installer: Insta
     yield _directory(manifest.DIRECTORY)
     yield _file(manifest.REFERENCES, manifest.dump(scan.manifest))
     yield _file(manifest.FILES, manifest.dump_listing(scan.listing))
+    if baked is not None:
+        yield _file(state.STATE, state.dump(baked.state))
+        scan = baked.scan
     if installer is not None:
         yield from _installer(scan, version, installer)
     yield from _relocator(version)
@@ -48,7 +59,9 @@ def members(scan: Scan, version: str, stub: Stub | None = None, installer: Insta
     if not in_bin:
         yield _directory(b"bin")
     variables = activation.read_variables(scan.environment.prefix)
-    for path, content in sorted(activation.scripts(scan.manifest.stem, None, b"", variables).items()):
+    # A relative place is another one wherever the shell stands: the scripts then find their own.
+    stands = baked.prefix if baked is not None and baked.prefix.startswith(b"/") else None
+    for path, content in sorted(activation.scripts(scan.manifest.stem, stands, b"", variables).items()):
         yield _file(path, content, 0o755)
     for item in scan.items[behind:]:
         yield _member(prefix, item)
@@ -95,7 +108,7 @@ def _chunks(prefix: bytes, item: Item) -> Callable[[], Iterator[bytes]]:
 
 def _from_disk(prefix: bytes, item: Item) -> Iterator[bytes]:
     """Read a file's archived bytes, and hold them against what the scan saw."""
-    path = os.path.join(prefix, item.entry.path)
+    path = os.path.join(prefix, item.source or item.entry.path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:

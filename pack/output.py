@@ -75,18 +75,27 @@ class _Partial(ABC):
         self.partial = _partial_beside(path)
         self._force = force
 
-    def _prepare(self) -> None:
+    def check(self) -> None:
+        """Raise `OutputError` where the output cannot be written, as far as that shows without writing."""
+        self._check()
         parent = self.path.parent
-        if self._force:
-            with writing(parent):
-                parent.mkdir(parents=True, exist_ok=True)
-        elif not parent.exists():
+        if not self._force and not parent.exists():
             raise OutputError(
                 f"{self.path}: the directory {parent} does not exist",
                 tip="Make it, or use --force to have it made.",
             )
-        if not parent.is_dir():
+        if parent.exists() and not parent.is_dir():
             raise OutputError(f"{self.path}: {parent} is not a directory")
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Raise `OutputError` for what stands under the name, if it may not be replaced."""
+
+    def _prepare(self) -> None:
+        self.check()
+        if self._force:
+            with writing(self.path.parent):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
         # A signal's exception may arrive where no "with" holds yet, or any more.
         atexit.register(self._remove)
 
@@ -129,7 +138,6 @@ class Output(_Partial):
         self._stream: Stream | None = None
 
     def __enter__(self) -> Stream:
-        self._check()
         self._prepare()
         try:
             with writing(self.path):
@@ -196,7 +204,6 @@ class DirectoryOutput(_Partial):
     """
 
     def __enter__(self) -> Path:
-        self._check()
         self._prepare()
         try:
             with writing(self.path):

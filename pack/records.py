@@ -29,6 +29,30 @@ class _Row:
     digest: bytes
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What the RECORD of a distribution says of a path."""
+
+    distribution: str  # name and version
+    digest: bytes
+
+    def holds(self, disk: Digest) -> bool:
+        """Whether a file is the one that was recorded."""
+        return digest_spelled(disk, Spelling.RECORD) == self.digest
+
+
+def pip_claims(examined: Mapping[bytes, Examined], context: Context) -> dict[bytes, Claim]:
+    """Read what the RECORDs of distributions that no package owns say."""
+    claims = {}
+    for path, verdict in examined.items():
+        if _RECORD.search(path) and verdict.job.owned is None:
+            directory = os.path.basename(os.path.dirname(path))
+            distribution = directory.removesuffix(b".dist-info").decode("utf-8", "backslashreplace")
+            for row in _rows(path, _content(verdict, context)):
+                claims[row.path] = Claim(distribution, row.digest)
+    return claims
+
+
 def pip_owned(examined: Mapping[bytes, Examined], context: Context) -> frozenset[bytes]:
     """List the paths that the ``RECORD`` of an installed distribution claims."""
     return frozenset(

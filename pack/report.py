@@ -9,10 +9,12 @@ from typing import Any
 
 from installer_stub import target
 from installer_stub.manifest import described, encode
-from installer_stub.model import Fill, Finding, Force, Standing
+from installer_stub.model import Fill, Finding, Force, Kind, Standing
 from installer_stub.slots import HARMLESS
 from pack import deep, entries
 from pack.scan import ABSENT, Scan
+from pack.selection import EXCLUDED, UNMATCHED
+from pack.selection import described as described_savings
 
 _SHOWN = 20  # lines of one kind in the text; JSON has all
 
@@ -45,7 +47,10 @@ def as_json(scan: Scan) -> dict[str, Any]:
         "bytes": scan.size,
         "entries": _counted(item.entry.kind.value for item in scan.items),
         "standing": _counted(item.entry.standing.value for item in scan.items if item.entry.sha256),
-        "modified": [encode(item.entry.path) for item in scan.items if item.entry.standing is Standing.MODIFIED],
+        **_standings(scan),
+        "left_out": [
+            {"why": each.why, "package": each.package, "files": each.files, "bytes": each.size} for each in scan.saved
+        ],
         "references": _counted(slot.field.value for slot in slots),
         "made_relative": len(every) - len(slots),
         "harmless": sum(slot.force is Force.NEVER and slot.prefix != b"" for slot in slots),
@@ -61,6 +66,16 @@ def as_json(scan: Scan) -> dict[str, Any]:
     }
 
 
+def _standings(scan: Scan) -> dict[str, Any]:
+    """Tell the paths apart: restored and added ones by their names, the others with who is involved."""
+    told = scan.standings
+    kinds = {"modified": told.modified, "missing": told.missing, "clobbered": told.clobbered}
+    by_kind = {name: [described(each) for each in findings] for name, findings in kinds.items()}
+    added = [item.entry.path for item in scan.items if item.entry.sha256 and item.entry.standing is Standing.ADDED]
+    paths = {"restored": told.restored, "added": added}
+    return {**{name: [encode(path) for path in each] for name, each in paths.items()}, **by_kind}
+
+
 def as_text(scan: Scan) -> str:
     """Describe a scan in lines for a person."""
     facts = as_json(scan)
@@ -68,7 +83,7 @@ def as_text(scan: Scan) -> str:
     lines = [
         f"{facts['prefix']}: a {facts['layout']} environment, {len(scan.items):,} entries, "
         f"{files:,} files, {scan.size / 1e6:,.1f} MB",
-        f"files       {_joined(facts['standing'])}",
+        f"files       {_joined(facts['standing'])}{_restored(scan)}",
         f"references  {sum(facts['references'].values()):,} in {facts['files_with_references']:,} files: "
         f"{_joined(facts['references'])}",
     ]
@@ -84,12 +99,8 @@ def as_text(scan: Scan) -> str:
     lines.append(
         f"target      any directory named {name!r} is best: strings that keep their length keep their ends, too"
     )
-    modified = [
-        Finding(item.entry.path, -1, "modified since it was installed", item.entry.package)
-        for item in scan.items
-        if item.entry.standing is Standing.MODIFIED
-    ]
-    lines += listed("as it stands", modified)
+    lines += [f"{'':12}{line}" for line in described_savings(scan.saved)]
+    lines += listed("as it stands", (*scan.standings.clobbered, *scan.standings.modified))
     lines += listed("rebuilt", [f for f in scan.listing.findings if f.what == deep.GROWN])
     lines += listed("glibc", scan.not_measured)
     certain = [f for f in scan.listing.findings if f.what not in (HARMLESS, deep.GROWN)]
@@ -97,16 +108,65 @@ def as_text(scan: Scan) -> str:
     harmless = sum(f.what == HARMLESS for f in scan.listing.findings)
     if harmless:
         lines.append(f"harmless    {harmless:,} files of byte code name their sources, which Python mends")
-    lines += listed("not archived", [note for note in scan.notes if note.what != entries.CASE])
+    absent = [note for note in scan.notes if note.what not in (entries.CASE, EXCLUDED, UNMATCHED)]
+    lines += listed("not archived", absent)
+    lines += [f"{note.detail} {note.what}" for note in scan.notes if note.what == UNMATCHED]
     lines += listed("archived", [note for note in scan.notes if note.what == entries.CASE])
     return "\n".join(lines)
+
+
+def sizes(scan: Scan) -> list[dict[str, Any]]:
+    """Tell of each package, the largest first, its files and bytes: of all ``before``, and of those packed ``after``.
+
+    What no package owns is told under the name "".
+    """
+    files: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    for item in scan.items:
+        if item.entry.kind in (Kind.FILE, Kind.SYMLINK):
+            files[item.entry.package] += 1
+            size[item.entry.package] += item.entry.size
+    gone_files: Counter[str] = Counter()
+    gone_size: Counter[str] = Counter()
+    for each in scan.saved:
+        gone_files[each.package] += each.files
+        gone_size[each.package] += each.size
+    packages = sorted({*files, *gone_files}, key=lambda name: (-size[name] - gone_size[name], name))
+    return [
+        {
+            "package": name,
+            "before": {"files": files[name] + gone_files[name], "bytes": size[name] + gone_size[name]},
+            "after": {"files": files[name], "bytes": size[name]},
+        }
+        for name in packages
+    ]
+
+
+def sizes_text(scan: Scan) -> list[str]:
+    """Describe the sizes of packages in lines, with their sum."""
+    rows = sizes(scan)
+    kinds = ("before", "after")
+    total = {kind: {key: sum(row[kind][key] for row in rows) for key in ("files", "bytes")} for kind in kinds}
+    rows.append({"package": "all", **total})
+    lines = [f"{'MB before':>10} {'MB after':>10} {'files before':>13} {'files after':>12}  package"]
+    for row in rows:
+        before, after = row["before"], row["after"]
+        lines.append(
+            f"{before['bytes'] / 1e6:10,.1f} {after['bytes'] / 1e6:10,.1f} "
+            f"{before['files']:13,} {after['files']:12,}  {row['package'] or '(no package)'}"
+        )
+    return lines
 
 
 def warnings(scan: Scan) -> list[str]:
     """Say in at most two lines what the packed environment lacks."""
     absent = sum(note.what in ABSENT for note in scan.notes)
-    bare = len({note.path for note in scan.notes if note.what not in (*ABSENT, entries.CASE)})
-    lines = [f"{absent:,} paths are not archived; pack scan lists them"] if absent else []
+    bare = len({note.path for note in scan.notes if note.what not in (*ABSENT, entries.CASE, EXCLUDED, UNMATCHED)})
+    lines = [f"{note.detail} {note.what}" for note in scan.notes if note.what == UNMATCHED]
+    lines += [f"{absent:,} paths are not archived; pack scan lists them"] if absent else []
+    other = len(scan.standings.modified) + len(scan.standings.clobbered)
+    if other:
+        lines.append(f"{other:,} paths are packed as they are, not as their packages were; pack scan lists them")
     return [*lines, f"{bare:,} paths lose bits or attributes; pack scan lists them"] if bare else lines
 
 
@@ -137,6 +197,11 @@ def listed(title: str, findings: Sequence[Finding]) -> list[str]:
         if count > _SHOWN:
             lines.append(f"  and {count - _SHOWN:,} more; --json lists all")
     return lines
+
+
+def _restored(scan: Scan) -> str:
+    count = len(scan.standings.restored)
+    return f"; {count:,} of them restored to what their packages shipped" if count else ""
 
 
 def _counted(values: Iterable[str]) -> dict[str, int]:

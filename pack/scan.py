@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 
 from installer_stub import activation, walk
@@ -18,24 +18,23 @@ from installer_stub.errors import EnvironmentUnfit
 from installer_stub.manifest import encode
 from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable, Standing
 from installer_stub.walk import Found
-from pack import byte_code, entries, floor, links, records, run_paths
-from pack.archive import Privileges
+from pack import byte_code, entries, floor, foreign, links, records, run_paths, standing
+from pack.archive import FIXED_MTIME, Privileges
 from pack.earlier import Earlier
 from pack.environment import Environment, Layout
 from pack.examine import Context, Examined, Job, Layers, examine
 from pack.floor import Floor
 from pack.layouts import conda
+from pack.selection import Rule, Saved, select
+from pack.slim import slimming
+from pack.standing import Standings
 
 Progress = Callable[[int], None]
-
-# The time of every file whose own means nothing: the client that installed it set it.
-FIXED_MTIME = 946_684_800  # 2000-01-01T00:00:00Z
 
 LEFT_OUT = "left out"
 UNREADABLE = "unreadable"
 LEAVES = "leaves the prefix"
-MISSING = "missing"
-ABSENT = (LEFT_OUT, UNREADABLE, MISSING)
+ABSENT = (LEFT_OUT, UNREADABLE, standing.MISSING)
 
 _BATCH_FILES = 256
 _BATCH_BYTES = 32 << 20
@@ -49,18 +48,25 @@ class Options:
 
     ``workers`` is how many processes read (0: one for each core). With ``keep_setuid`` entries with a setuid bit, a
     setgid bit or a file capability keep it and their owner; with ``grow_run_paths`` files are rebuilt whose run
-    paths have no room to be made relative.
+    paths have no room to be made relative. ``rules`` and ``slim`` leave paths out. With ``strict`` an environment is
+    unfit whose paths are not as their packages were installed.
     """
 
     workers: int = 0
     ignore_unreadable: bool = False
     keep_setuid: bool = False
     grow_run_paths: bool = False
+    rules: tuple[Rule, ...] = ()
+    slim: tuple[str, ...] = ()  # profiles of ``pack.slim``
+    strict: bool = False
 
 
 @dataclass(frozen=True)
 class Item:
-    """An entry, and where its archived bytes come from: the disk through ``layers``, or ``content``."""
+    """An entry, and where its archived bytes come from: the disk through ``layers``, or ``content``.
+
+    ``source`` is the path on disk where that is not the entry's: relative to the prefix, or absolute.
+    """
 
     entry: Entry
     layers: Layers = ()
@@ -68,6 +74,7 @@ class Item:
     disk_mtime_ns: int = 0
     content: bytes | None = None
     privileges: Privileges | None = None
+    source: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,8 @@ class Scan:
     architecture: str = ""
     floor: Floor | None = None
     not_measured: tuple[Finding, ...] = ()
+    standings: Standings = field(default_factory=Standings)
+    saved: tuple[Saved, ...] = ()  # by what the user left out
 
     @property
     def size(self) -> int:
@@ -109,30 +118,44 @@ def scan(
     earlier = Earlier.of(prefix)
     recorded = conda.read(environment.prefix) if environment.layout is Layout.CONDA else conda.NONE
     found, notes = _walked(prefix, earlier, leave_out)
+    there = {each.path for each in found}
+    missing = _missing(recorded, there)
+    owners = recorded.owners
+    slimmed = slimming(options.slim, there)
+    selected = select(
+        prefix, found, options.rules, slimmed, lambda path: owners[path].package if path in owners else ""
+    )
+    found = list(selected.found)
     elsewhere = run_paths.directories(found, prefix, environment.names)
     jobs = [_job(prefix, each, recorded, earlier, elsewhere) for each in found if each.kind is Kind.FILE]
     context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths)
     verdicts = list(_examined(jobs, context, options.workers or os.cpu_count() or 1, progress))
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
-    notes += _missing(recorded, found)
+    notes += [*missing, *selected.notes]
     _require_readable(environment, notes, options.ignore_unreadable)
 
     examined = {each.job.path: each for each in verdicts if not each.error}
+    standings = standing.of(examined, recorded, records.pip_claims(examined, context), tuple(missing))
+    if options.strict:
+        standing.require_as_installed(standings)
     dropped = byte_code.left_out(examined, records.pip_owned(examined, context))
     notes += [Finding(path, -1, LEFT_OUT, why) for path, why in dropped.items()]
     examined = {path: each for path, each in examined.items() if path not in dropped}
     other_names = {each.path: each.target for each in found if each.kind is Kind.HARD_LINK}
     examined = records.with_pip_digests(examined, other_names, context)
-    examined = records.with_conda_meta(examined, recorded, frozenset(dropped), other_names, context)
+    gone = frozenset((*dropped, *selected.left_out))
+    examined = records.with_conda_meta(examined, recorded, gone, other_names, context)
     found, privileges, lost = entries.without_bits(prefix, found, examined, options.keep_setuid)
-    return _assembled(environment, found, examined, notes + lost, privileges)
+    scanned = _assembled(environment, found, examined, notes + lost, privileges)
+    return replace(scanned, standings=standings, saved=selected.saved)
 
 
 def _walked(prefix: bytes, earlier: Earlier, leave_out: Collection[bytes]) -> tuple[list[Found], list[Finding]]:
     """Walk the prefix; tell what belongs to the environment from what does not, and note the latter."""
     found: list[Found] = []
-    notes: list[Finding] = []
-    for each in walk.walk(prefix, lambda path: path in leave_out or earlier.is_ours(path)):
+    elsewhere = foreign.directories(prefix)
+    notes = [Finding(path, -1, LEFT_OUT, what) for path, what in elsewhere.items()]
+    for each in walk.walk(prefix, lambda path: path in leave_out or path in elsewhere or earlier.is_ours(path)):
         if each.error:
             notes.append(Finding(each.path, -1, UNREADABLE, each.error))
         elif each.kind is None:
@@ -141,14 +164,18 @@ def _walked(prefix: bytes, earlier: Earlier, leave_out: Collection[bytes]) -> tu
             notes.append(Finding(each.path, -1, LEFT_OUT, "a note of the installing client to itself"))
         else:
             found.append(each)
+    cached = foreign.caches(prefix, found)
+    notes += [Finding(path, -1, LEFT_OUT, what) for path, what in cached.items()]
+    if cached:
+        below = tuple(path + b"/" for path in cached)
+        found = [each for each in found if not (each.path + b"/").startswith(below)]
     return found, notes
 
 
-def _missing(recorded: conda.Records, found: Sequence[Found]) -> list[Finding]:
+def _missing(recorded: conda.Records, there: Collection[bytes]) -> list[Finding]:
     """Note what a package owns and the prefix does not hold. Byte code comes and goes."""
-    there = {each.path for each in found}
     return [
-        Finding(path, -1, MISSING, f"of {owned.package}")
+        Finding(path, -1, standing.MISSING, f"of {owned.package}")
         for path, owned in recorded.owners.items()
         if path not in there and not owned.byte_code
     ]

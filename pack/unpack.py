@@ -15,12 +15,16 @@ from installer_stub import target as targets
 from installer_stub.errors import PackError, UsageError
 from installer_stub.extract import Extracted
 from installer_stub.target import Demand
-from pack.archive import stem
+from pack.archive import reading, stem
 from pack.expand import expanded
 from pack.output import writing
 
 if TYPE_CHECKING:
     from pack.write import Progress
+
+
+_ZIP = b"PK"
+_SQUASHFS = b"hsqs"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Options:
     target: Path
     relocate: bool = True
     demand: Demand = Demand.IN_FORCE
+    register: bool = False  # tell conda, and Jupyter, if there is a kernel, where it is
 
 
 def default_target(archive: Path) -> Path:
@@ -56,7 +61,7 @@ def unpack(options: Options, progress: Progress) -> tuple[Path, Extracted]:
     with writing(options.target):
         target = landing.place(os.fsencode(options.target))
     path = Path(os.fsdecode(target))
-    with _opened(options.archive) as (read, finish), _without_collection():
+    with _opened(options.archive, path.parent) as (read, finish), _without_collection():
         opened = admission.open_archive(read)
         if options.relocate:
             targets.check_room(opened.manifest, target, options.demand)
@@ -67,23 +72,46 @@ def unpack(options: Options, progress: Progress) -> tuple[Path, Extracted]:
     return path, done
 
 
+def check(archive: Path | None, progress: Progress) -> int:
+    """Read all of an archive, and hold every file against the hash in its manifest; return the number of members.
+
+    Raises ManifestError and ArchiveDamaged. A SquashFS image is unpacked for it in the directory of the image.
+    """
+    beside = Path() if archive is None else archive.parent
+    with _opened(archive, beside) as (read, finish), _without_collection():
+        opened = admission.open_archive(read)
+        progress.start("checking", sum(entry.size for entry in opened.listing.entries))
+        count = extract.check(opened, progress.advance)
+        finish()
+    return count
+
+
 @contextlib.contextmanager
-def _opened(archive: Path | None) -> Iterator[tuple[Callable[[int], bytes], Callable[[], None]]]:
-    """Yield what reads the tar stream of an archive or of an installer, and what says at its end that all was right."""
-    if archive is not None and _is_installer(archive):
+def _opened(archive: Path | None, beside: Path) -> Iterator[tuple[Callable[[int], bytes], Callable[[], None]]]:
+    """Yield what reads an archive or an installer as a tar stream, and what says at its end that all was right."""
+    begin = b"" if archive is None else _beginning(archive)
+    if archive is not None and begin.startswith(payload.BEGIN):
         with payload.opened(os.fsencode(archive), os.cpu_count() or 1) as installer:
             yield installer.read, installer.finish
+    elif archive is not None and begin.startswith(_ZIP):
+        with reading.zipped(archive) as read:
+            yield read, lambda: None
+    elif archive is not None and begin.startswith(_SQUASHFS):
+        with reading.squashed(archive, beside) as read:
+            yield read, lambda: None
+    elif archive is not None and archive.is_dir():
+        yield reading.standing(archive), lambda: None
     else:
         with _Source(archive) as source:
             yield expanded(source.read), lambda: None
 
 
-def _is_installer(archive: Path) -> bool:
+def _beginning(archive: Path) -> bytes:
     try:
         with archive.open("rb") as file:
-            return file.read(len(payload.BEGIN)) == payload.BEGIN
+            return file.read(len(payload.BEGIN))
     except OSError:
-        return False  # which reading it will tell
+        return b""  # which reading it will tell
 
 
 @contextlib.contextmanager
@@ -126,10 +154,6 @@ class _Source:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except IsADirectoryError as error:
-            raise UsageError(
-                f"{self._name}: is a directory, not an archive", "Copy it, and run bin/conda-unpack there."
-            ) from error
         except FileNotFoundError as error:
             raise UsageError(f"{self._name}: no such archive") from error
         except OSError as error:

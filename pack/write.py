@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
 from pack import compress
-from pack.archive import Format, Writable
+from pack import parcel as parcels
+from pack.archive import Format, Member, Writable, below, squashfs
 from pack.archive.directory import write_directory
 from pack.archive.tar import write_tar
+from pack.archive.zip import write_zip
+from pack.bake import bake
 from pack.compress import Compressor
+from pack.dereference import without_links
 from pack.environment import Environment
 from pack.installer import Installer, stub_for, write_installer
 from pack.members import members
 from pack.output import DirectoryOutput, Output, standard_output
+from pack.parcel import Parcel
 from pack.scan import Options as ScanOptions
 from pack.scan import Scan, scan
 from pack.signature import SignedOutput
@@ -38,7 +44,10 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """How an output is written. ``threads`` 0 stands for all cores, also to scan; ``path`` None for standard output."""
+    """How an output is written. ``threads`` 0 stands for all cores, also to scan; ``path`` None for standard output.
+
+    A directory and a SquashFS image have a path.
+    """
 
     path: Path | None
     format: Format
@@ -48,11 +57,18 @@ class Options:
     scan: ScanOptions = field(default_factory=ScanOptions)
     stub: bool = False  # carry the frozen relocator: in an archive where one is needed, and one was built
     installer: Installer | None = None  # with the format of installers, and only with it
+    parcel: Parcel | None = None  # with the format of parcels, and only with it
+    dest_prefix: bytes | None = None  # for which the files are rewritten; see ``pack.bake.destination``
+    arcroot: bytes = b""  # the directory in which everything lies in the output
+    zip_symlinks: bool = False  # store symlinks instead of copies of what they lead to
+    zip64: bool = True
 
     @property
     def compression(self) -> Format:
         """The format of the stream that the output is, or holds."""
-        return self.installer.payload if self.installer is not None else self.format
+        if self.installer is not None:
+            return self.installer.payload
+        return Format.TAR_GZ if self.format is Format.PARCEL else self.format
 
 
 def write(
@@ -68,7 +84,7 @@ def write(
     changes meanwhile, OutputError for the output, UsageError for a level that the format does not have, StubUnavailable
     for an installer without its stub.
     """
-    compress.checked_level(options.compression, options.level)
+    level = compress.checked_level(options.compression, options.level)
     cores = os.cpu_count() or 1
     threads = options.threads or cores
 
@@ -85,24 +101,71 @@ def write(
         with directory as partial:
             found = scanned(_inside(environment, options.path, directory.partial))
             progress.start("writing", found.size)
-            write_directory(members(found, version, _stub(found, options)), partial, progress.advance)
+            write_directory(_contents(found, options, version), partial, progress.advance)
+        return found
+
+    if options.format is Format.SQUASHFS:
+        assert options.path is not None
+        squashfs.program()  # before the scan, which may take long
+        image = Output(options.path, options.force)
+        with image:
+            found = scanned(_inside(environment, options.path, image.partial))
+            progress.start("writing", found.size)
+            contents = _contents(found, options, version)
+            owners = options.scan.keep_setuid
+            squashfs.write_squashfs(contents, image.partial, level, threads, owners, progress.advance)
         return found
 
     output, leave_out = _opened(environment, options)
     with output as stream:
         found = scanned(leave_out)
-        if options.installer is None:
-            progress.start("writing", found.size)
-            with compressed(stream) as out:
-                write_tar(members(found, version, _stub(found, options)), out, progress=progress.advance)
-        else:
+        if options.installer is not None:
             frozen = section(stub_for(found, say)) if options.stub else None
-            contents = tuple(members(found, version, _stub(found, options), options.installer))
+            payload = tuple(members(found, version, _stub(found, options), options.installer))
             progress.start("writing", found.size)
-            write_installer(stream, found, options.installer, version, contents, frozen, compressed, progress.advance)
+            write_installer(stream, found, options.installer, version, payload, frozen, compressed, progress.advance)
             if options.installer.key is not None:
                 say(f"signing with {options.installer.key}")
+            return found
+        progress.start("writing", found.size)
+        contents = _contents(found, options, version)
+        if options.format is Format.ZIP:
+            write_zip(contents, stream, level, options.zip64, progress.advance)
+        else:
+            with compressed(stream) as out:
+                write_tar(contents, out, progress.advance)
     return found
+
+
+def dry_run(environment: Environment, options: Options, progress: Progress) -> Scan:
+    """Scan as `write` does, and raise what it would, but write nothing."""
+    compress.checked_level(options.compression, options.level)
+    if options.format is Format.SQUASHFS:
+        squashfs.program()
+    leave_out: frozenset[bytes] = frozenset()
+    if options.path is not None:
+        kind = DirectoryOutput if options.format is Format.DIRECTORY else Output
+        kind(options.path, options.force).check()
+        leave_out = _inside(environment, options.path)
+    progress.start("scanning", None)
+    found = scan(environment, replace(options.scan, workers=options.threads), leave_out, progress.advance)
+    if options.installer is None:
+        for _ in _contents(found, options, "dry run"):
+            pass  # what cannot be a member is told when it is asked for
+    return found
+
+
+def _contents(found: Scan, options: Options, version: str) -> Iterator[Member]:
+    """Yield the members of an output that is no installer."""
+    if options.format is Format.ZIP:
+        found = without_links(found, options.zip_symlinks)
+    meta: Iterator[Member] = iter(())
+    if options.parcel is not None:
+        found = replace(found, manifest=replace(found.manifest, added=(*found.manifest.added, *parcels.PATHS)))
+        meta = parcels.meta(options.parcel, found)
+    baked = bake(found, options.dest_prefix) if options.dest_prefix is not None else None
+    made = members(found, version, _stub(found, options), baked=baked)
+    return below(options.arcroot, chain(made, meta))
 
 
 def _stub(found: Scan, options: Options) -> Stub | None:

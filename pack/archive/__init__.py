@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
 from installer_stub.errors import EnvironmentUnfit, UsageError
 from installer_stub.model import Kind
+
+# The time of every file whose own means nothing: the client that installed it set it.
+FIXED_MTIME = 946_684_800  # 2000-01-01T00:00:00Z
 
 Progress = Callable[[int], None]
 """Called with the number of bytes of content that were just written."""
@@ -47,6 +50,26 @@ class Member:
     privileges: Privileges | None = None  # None: it belongs to whoever extracts it
 
 
+def below(root: bytes, members: Iterable[Member]) -> Iterator[Member]:
+    """Put members into a directory of the output, with the directories that lead to it. Raises `UsageError`."""
+    parts = [part for part in root.split(b"/") if part not in (b"", b".")]
+    if b".." in parts or root.startswith(b"/"):
+        raise UsageError(
+            f"--arcroot {os.fsdecode(root)}: leads out of the archive",
+            "Give a relative path without '..', such as env or opt/env.",
+        )
+    if not parts:
+        yield from members
+        return
+    for count in range(1, len(parts) + 1):
+        path = b"/".join(parts[:count])
+        yield Member(path, Kind.DIRECTORY, 0o755, FIXED_MTIME, 0, b"", lambda: iter(()))
+    start = b"/".join(parts) + b"/"
+    for member in members:
+        target = start + member.target if member.kind is Kind.HARD_LINK else member.target
+        yield replace(member, path=start + member.path, target=target)
+
+
 def checked_chunks(member: Member) -> Iterator[bytes]:
     """Yield the content of a member, never more than its size.
 
@@ -71,13 +94,16 @@ def _changed(member: Member, what: str) -> EnvironmentUnfit:
 
 
 class Format(Enum):
-    """An output format. The value is its ``--format`` name, and, but for a directory, its suffix."""
+    """An output format. The value is its ``--format`` name, and its suffix."""
 
     TAR = "tar"
     TAR_GZ = "tar.gz"
     TAR_BZ2 = "tar.bz2"
     TAR_XZ = "tar.xz"
     TAR_ZST = "tar.zst"
+    ZIP = "zip"
+    SQUASHFS = "squashfs"
+    PARCEL = "parcel"
     INSTALLER = "sh"
     DIRECTORY = "no-archive"
 
@@ -88,9 +114,7 @@ _SHORT = {
     "txz": Format.TAR_XZ,
     "tzst": Format.TAR_ZST,
 }
-_SUFFIXES = {f".{format.value}": format for format in Format if format is not Format.DIRECTORY} | {
-    f".{name}": format for name, format in _SHORT.items()
-}
+_SUFFIXES = {f".{format.value}": format for format in Format} | {f".{name}": format for name, format in _SHORT.items()}
 
 INFER = "infer"
 NAMES = (INFER, *(format.value for format in Format), *_SHORT)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from installer_stub.errors import UsageError
 from installer_stub.model import Kind
 
 from . import Member, Privileges, Progress, Writable, checked_chunks
@@ -25,25 +24,20 @@ _PAX = b"x"
 _CAPABILITY = b"SCHILY.xattr.security.capability"
 
 
-def write_tar(members: Iterable[Member], out: Writable, arcroot: bytes = b"", progress: Progress | None = None) -> None:
+def write_tar(members: Iterable[Member], out: Writable, progress: Progress | None = None) -> None:
     """Write members, in their order, as one tar stream with its end mark.
 
-    ``arcroot`` is a directory in which all of them are put. Raises `EnvironmentUnfit` when a member yields
-    more or fewer bytes than its size, `UsageError` for an ``arcroot`` outside of the archive.
+    Raises `EnvironmentUnfit` when a member yields more or fewer bytes than its size.
     """
-    root = _root(arcroot)
     written = 0
     for member in members:
-        target = root + member.target if member.kind is Kind.HARD_LINK else member.target
-        name = root + member.path + (b"/" if member.kind is Kind.DIRECTORY else b"")
-        size = member.size if member.kind is Kind.FILE else 0
-        head = _headers(name, _TYPES[member.kind], member.mode, size, member.mtime, target, member.privileges)
+        head = headers(member)
         out.write(head)
         written += len(head)
+        size = member.size if member.kind is Kind.FILE else 0
         if size or member.kind is Kind.FILE:
             written += _write_content(member, out, progress)
-    end = 2 * _BLOCK
-    out.write(bytes(end + -(written + end) % _RECORD))
+    out.write(end(written))
 
 
 def _write_content(member: Member, out: Writable, progress: Progress | None) -> int:
@@ -57,11 +51,17 @@ def _write_content(member: Member, out: Writable, progress: Progress | None) -> 
     return member.size + padding
 
 
-def _root(arcroot: bytes) -> bytes:
-    parts = [part for part in arcroot.split(b"/") if part not in (b"", b".")]
-    if b".." in parts or arcroot.startswith(b"/"):
-        raise UsageError(f"--arcroot {arcroot!r}: must be a path inside the archive: relative, without '..'")
-    return b"".join(part + b"/" for part in parts)
+def headers(member: Member) -> bytes:
+    """Return the header of a member, with those that carry what has no room in it."""
+    name = member.path + (b"/" if member.kind is Kind.DIRECTORY else b"")
+    size = member.size if member.kind is Kind.FILE else 0
+    return _headers(name, _TYPES[member.kind], member.mode, size, member.mtime, member.target, member.privileges)
+
+
+def end(written: int) -> bytes:
+    """Return what ends an archive of which ``written`` bytes were written."""
+    mark = 2 * _BLOCK
+    return bytes(mark + -(written + mark) % _RECORD)
 
 
 def _headers(

@@ -16,20 +16,48 @@ if TYPE_CHECKING:
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
+class SelectionOption(click.Option):
+    """An option that says what is packed."""
+
+
+class ParcelOption(click.Option):
+    """An option that only a parcel has."""
+
+
 class InstallerOption(click.Option):
     """An option that only an installer has."""
+
+
+# Those of pack.slim and pack.editables, which are imported only by what needs them.
+SLIM = ("docs", "tests", "static", "headers", "locales", "pyc")
+EDITABLES = ("error", "skip", "vendor")
+
+_SECTIONS: dict[type[click.Option], str] = {
+    click.Option: "Options",
+    SelectionOption: "What is packed",
+    ParcelOption: "Parcels",
+    InstallerOption: "Installers",
+}
+_ORDER = "pack.order"
 
 
 class Group(click.Group):
     """A group whose own options come first in its help: packing is the command without a name."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, kind in (("Options", False), ("Installers", True)):
-            options = [each for each in self.get_params(ctx) if isinstance(each, InstallerOption) is kind]
+        for kind, title in _SECTIONS.items():
+            options = [each for each in self.get_params(ctx) if type(each) is kind]
             records = [record for record in (each.get_help_record(ctx) for each in options) if record is not None]
-            with formatter.section(title):
-                formatter.write_dl(records)
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
         self.format_commands(ctx, formatter)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the order in which the options were given: of --exclude and --include it decides."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[_ORDER] = [each.name for each in order]
+        return super().parse_args(ctx, args)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage("pack", "[-n NAME | -p PREFIX] [-o OUTPUT] [OPTIONS]")
@@ -45,20 +73,91 @@ def environment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def installer_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name, metavar, text in (
-        ("installer-name", "NAME", "What it calls itself (default: the environment's name)."),
-        ("installer-version", "VERSION", "The version that it says of itself."),
-        ("license-file", "FILE", "A licence that has to be accepted."),
-        ("welcome", "FILE", "A text that is shown before anything is asked."),
-        ("conclusion", "FILE", "A text that is shown at the end."),
-        ("pre-install", "FILE", "A script to run before the environment gets its place."),
-        ("post-install", "FILE", "A script to run when the environment stands."),
-        ("pre-uninstall", "FILE", "A script to run before it is removed."),
-        ("default-prefix", "DIR", "Where to, unless told otherwise: absolute, or ~/ and a path (default: ~/NAME)."),
-        ("payload", "zst|gz", "How the environment is compressed (default: zst; with --no-stub gz)."),
-        ("sign-with", "KEY", "A key of OpenSSH; the signature lies beside the output, as OUTPUT.sig."),
+def in_order(context: click.Context, *names: str) -> list[tuple[str, str]]:
+    """Return the values of options that can be given more than once, with the options' names, as they were typed."""
+    values = {name: iter(context.params[name]) for name in names}
+    return [(name, next(values[name])) for name in context.meta[_ORDER] if name in values]
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--exclude",
+            multiple=True,
+            cls=SelectionOption,
+            metavar="PATTERN",
+            help="Leave out what matches, such as '*.pyx' or share/doc; see docs/selection.md.",
+        ),
+        click.option(
+            "--include",
+            multiple=True,
+            cls=SelectionOption,
+            metavar="PATTERN",
+            help="Take what an --exclude before it left out. Both may be repeated; their order counts.",
+        ),
+        click.option(
+            "--slim",
+            cls=SelectionOption,
+            metavar="PROFILE,...",
+            help=f"Leave out what running needs not: {', '.join(SLIM)}, or all; prints what each saves.",
+        ),
+        click.option(
+            "--editables",
+            type=click.Choice(EDITABLES),
+            cls=SelectionOption,
+            help="What to do about packages whose source lies elsewhere: refuse, the default, pack without it, or"
+            " with a copy of it; see docs/editables.md.",
+        ),
+        click.option(
+            "--ignore-editable-packages", is_flag=True, cls=SelectionOption, help="The same as --editables skip."
+        ),
+        click.option(
+            "--ignore-missing-files",
+            is_flag=True,
+            cls=SelectionOption,
+            help="Accepted, and changes nothing: files of packages that are missing are reported.",
+        ),
+        click.option(
+            "--strict",
+            is_flag=True,
+            cls=SelectionOption,
+            help="Fail where files of packages were modified, overwritten by others, or are missing.",
+        ),
+        unreadable_option(SelectionOption),
     )[::-1]:
+        command = option(command)
+    return command
+
+
+def parcel_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, metavar, text in (
+        ("root", "DIR", "Where parcels lie on the cluster (default: /opt/cloudera/parcels)."),
+        ("name", "NAME", "Its name, without dashes (default: the environment's name)."),
+        ("version", "VERSION", "Its version (default: the date, as YYYY.MM.DD)."),
+        ("distro", "DISTRO", "The distribution that it is for, without dashes (default: el7)."),
+    )[::-1]:
+        command = click.option(f"--parcel-{name}", cls=ParcelOption, metavar=metavar, help=text)(command)
+    return command
+
+
+_INSTALLER = (
+    ("installer-name", "NAME", "What it calls itself (default: the environment's name)."),
+    ("installer-version", "VERSION", "The version that it says of itself."),
+    ("license-file", "FILE", "A licence that has to be accepted."),
+    ("welcome", "FILE", "A text that is shown before anything is asked."),
+    ("conclusion", "FILE", "A text that is shown at the end."),
+    ("pre-install", "FILE", "A script to run before the environment gets its place."),
+    ("post-install", "FILE", "A script to run when the environment stands."),
+    ("pre-uninstall", "FILE", "A script to run before it is removed."),
+    ("default-prefix", "DIR", "Where to, unless told otherwise: absolute, or ~/ and a path (default: ~/NAME)."),
+    ("payload", "zst|gz", "How the environment is compressed (default: zst; with --no-stub gz)."),
+    ("sign-with", "KEY", "A key of OpenSSH; the signature lies beside the output, as OUTPUT.sig."),
+)
+INSTALLER_NAMES = tuple(name.replace("-", "_") for name, _, _ in _INSTALLER)
+
+
+def installer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, metavar, text in _INSTALLER[::-1]:
         kind = click.Choice(metavar.split("|")) if "|" in metavar else click.STRING
         command = click.option(f"--{name}", cls=InstallerOption, type=kind, metavar=metavar, help=text)(command)
     return command
@@ -72,9 +171,17 @@ jobs_option = click.option(
     metavar="N",
     help="Cores to use; -1 stands for all, the default.",
 )
-unreadable_option = click.option(
-    "--ignore-unreadable", is_flag=True, help="Leave out files that cannot be read instead of stopping."
-)
+
+
+def unreadable_option(kind: type[click.Option] = click.Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--ignore-unreadable",
+        is_flag=True,
+        cls=kind,
+        help="Leave out files that cannot be read instead of stopping.",
+    )
+
+
 grow_option = click.option(
     "--grow-run-paths",
     "grow",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -14,25 +15,32 @@ from installer_stub.errors import UsageError
 
 from .options import (
     CONTEXT,
+    INSTALLER_NAMES,
     Group,
     cores,
     environment_of,
     environment_options,
     grow_option,
+    in_order,
     installer_options,
     jobs_option,
-    unreadable_option,
+    parcel_options,
+    selection_options,
     version,
 )
-from .terminal import Bar
+from .terminal import Bar, say, shown, step
 
 if TYPE_CHECKING:
     from pack.archive import Format
     from pack.environment import Environment
     from pack.installer import Installer
+    from pack.scan import Options as ScanOptions
+    from pack.scan import Scan
+    from pack.write import Options
 
 _FORMATS = (
-    "tar, tar.gz (tgz), tar.bz2 (tbz2), tar.xz (txz), tar.zst (tzst), sh (an installer), no-archive (a directory)"
+    "tar, tar.gz (tgz), tar.bz2 (tbz2), tar.xz (txz), tar.zst (tzst), zip, squashfs, parcel, sh (an installer), "
+    "no-archive (a directory)"
 )
 
 
@@ -50,7 +58,17 @@ _FORMATS = (
 @jobs_option
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output; make its directory.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-@unreadable_option
+@click.option(
+    "-d",
+    "--dest-prefix",
+    metavar="DIR",
+    help="Rewrite all paths for DIR, absolute or relative like ./environment: nothing is left to do there.",
+)
+@click.option("--arcroot", metavar="DIR", help="The directory in the archive in which everything lies (default: none).")
+@click.option("--zip-symlinks", is_flag=True, help="In a zip, store symlinks and not copies of what they lead to.")
+@click.option("--no-zip-64", is_flag=True, help="In a zip, use no ZIP64, or fail.")
+@click.option("--dry-run", is_flag=True, help="Write nothing; report what would be written.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--keep-setuid",
     is_flag=True,
@@ -62,26 +80,12 @@ _FORMATS = (
     is_flag=True,
     help="Carry no frozen relocator: archives have one where there is no Python, installers always; see docs/stub.md.",
 )
+@selection_options
+@parcel_options
 @installer_options
 @click.version_option(package_name="relopack", prog_name="pack")
 @click.pass_context
-def pack(
-    context: click.Context,
-    /,
-    name: str | None,
-    prefix: str | None,
-    output: str | None,
-    format_name: str,
-    level: int | None,
-    threads: int | None,
-    force: bool,
-    quiet: bool,
-    ignore_unreadable: bool,
-    keep_setuid: bool,
-    grow: bool,
-    no_stub: bool,
-    **installer_options: str | None,
-) -> None:
+def pack(context: click.Context, /, **given: Any) -> None:
     """Make an installed environment relocatable and write it into one file.
 
     Unpack the file anywhere and activate what is in it: the first activation rewrites every path that
@@ -90,57 +94,176 @@ def pack(
     bzip2 and xz are written as one stream, whatever the number of cores.
     """
     if context.invoked_subcommand is not None:
-        given = [each for each in context.params if context.get_parameter_source(each) is ParameterSource.COMMANDLINE]
-        if given:
+        typed = [each for each in context.params if context.get_parameter_source(each) is ParameterSource.COMMANDLINE]
+        if typed:
             raise UsageError(
                 f"options before {context.invoked_subcommand!r} are those of packing",
                 f"Put them behind it: pack {context.invoked_subcommand} -p PREFIX",
             )
         return
-    from installer_stub.model import Fill
-    from pack import report
-    from pack.archive import Format
-    from pack.compress import library
-    from pack.scan import Options as ScanOptions
-    from pack.signature import SIGNATURE, beside
-    from pack.stub import carry
-    from pack.write import Options, write
+    environment = environment_of(given["name"], given["prefix"])
+    options = _options(context, environment)
+    quiet = given["quiet"] or given["as_json"]
+    if given["dry_run"]:
+        _dry_run(environment, options, quiet, given["as_json"])
+        return
+    from pack.write import write
 
-    environment = environment_of(name, prefix)
-    format = _format(format_name, output)
-    if output == "-":
-        path = None
-    else:
-        path = Path(output.rstrip("/") or "/") if output else Path(f"{environment.name}.{format.value}")
-    installer = _installer(environment, format, path, installer_options, no_stub)
-    scanning = ScanOptions(ignore_unreadable=ignore_unreadable, keep_setuid=keep_setuid, grow_run_paths=grow)
-    options = Options(path, format, force, level, cores(threads), scanning, not no_stub, installer)
     with Bar(quiet) as bar:
         found = write(environment, options, version(), bar, bar.say)
-    if quiet or path is None:
-        return
+    if given["as_json"]:
+        if options.path is not None:  # else the standard output has the archive
+            say({**_summary(found, options), "bytes_written": _size(options.path)})
+    elif not quiet and options.path is not None:
+        _tell(found, options)
+
+
+def _options(context: click.Context, environment: Environment) -> Options:
+    """Make of the command line what is to be written. Raises UsageError for what makes no sense together."""
+    from pack import bake, parcel
+    from pack.archive import Format
+    from pack.write import Options
+
+    given: dict[str, Any] = context.params
+    format = _format(given["format_name"], given["output"])
+    parcels = {name: given[f"parcel_{name}"] for name in ("root", "name", "version", "distro")}
+    made = None
+    if format is Format.PARCEL:
+        made = parcel.parcel(environment.name, **parcels)
+        if given["dest_prefix"] or given["arcroot"]:
+            raise UsageError(
+                "--dest-prefix and --arcroot contradict a parcel, which has its own",
+                "Say where it goes with --parcel-root, --parcel-name and --parcel-version.",
+            )
+    elif any(value is not None for value in parcels.values()):
+        typed = ", ".join(f"--parcel-{name}" for name, value in parcels.items() if value is not None)
+        raise UsageError(f"{typed}: only a parcel has this, and {format.value} is none", "Give --format parcel.")
+    if format is Format.INSTALLER and given["dest_prefix"]:
+        raise UsageError(
+            "--dest-prefix: an installer rewrites everything for where it is told to install",
+            "Say where that is by default with --default-prefix.",
+        )
+    if format is Format.INSTALLER and given["arcroot"]:
+        raise UsageError("--arcroot: an installer has no directory around its environment", "Leave it out.")
+    path = None
+    if given["output"] != "-":
+        default = made.file_name if made is not None else f"{environment.name}.{format.value}"
+        path = Path(given["output"].rstrip("/") or "/") if given["output"] else Path(default)
+    installers = {name: given[name] for name in INSTALLER_NAMES}
+    dest_prefix = made.prefix if made is not None else given["dest_prefix"]
+    return Options(
+        path=path,
+        format=format,
+        force=given["force"],
+        level=given["level"],
+        threads=cores(given["threads"]),
+        scan=_scan_options(context),
+        stub=not given["no_stub"],
+        installer=_installer(environment, format, path, installers, given["no_stub"]),
+        parcel=made,
+        dest_prefix=None if dest_prefix is None else bake.destination(dest_prefix),
+        arcroot=os.fsencode(made.directory if made is not None else given["arcroot"] or ""),
+        zip_symlinks=given["zip_symlinks"],
+        zip64=not given["no_zip_64"],
+    )
+
+
+def _scan_options(context: click.Context) -> ScanOptions:
+    from pack import selection, slim
+    from pack.scan import Options
+
+    given = context.params
+    return Options(
+        ignore_unreadable=given["ignore_unreadable"],
+        keep_setuid=given["keep_setuid"],
+        grow_run_paths=given["grow"],
+        rules=tuple(selection.rule(kind, pattern) for kind, pattern in in_order(context, "exclude", "include")),
+        slim=slim.profiles(given["slim"]) if given["slim"] is not None else (),
+        strict=given["strict"],
+    )
+
+
+def _dry_run(environment: Environment, options: Options, quiet: bool, as_json: bool) -> None:
+    from pack import report
+    from pack.write import dry_run
+
+    with Bar(quiet) as bar:
+        found = dry_run(environment, options, bar)
+    if as_json:
+        say({**_summary(found, options), **report.as_json(found)})
+    elif not quiet:
+        say(report.as_text(found))
+        say("\n".join(["", *report.sizes_text(found)]))
+        say(f"dry run: {options.path or 'standard output'} was not written")
+
+
+def _summary(found: Scan, options: Options) -> dict[str, Any]:
+    """Describe what is written."""
+    rewritten, slots = _references(found)
+    return {
+        "output": None if options.path is None else shown(os.fsencode(options.path)),
+        "format": options.format.value,
+        "members": len(found.items),
+        "content": found.size,
+        "rewritten_files": rewritten,
+        "rewritten_references": slots,
+        "warnings": _warnings(found, options),
+    }
+
+
+def _references(found: Scan) -> tuple[int, int]:
+    """Count the files that are rewritten where the environment goes, and the references in them."""
+    from installer_stub.model import Fill
+
+    rewritten = [file for file in found.manifest.files if file.is_rewritten]
+    return len(rewritten), sum(r.fill is not Fill.KEEP for file in rewritten for r in file.references)
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _tell(found: Scan, options: Options) -> None:
+    """Print what was written, and what to know of it."""
+    from pack import selection
+    from pack.archive import Format
+    from pack.compress import library
+
+    path = options.path
+    assert path is not None
     size = f", {path.stat().st_size / 1e6:,.1f} MB" if path.is_file() else ""
     if library(options.compression):  # another version of it may write other bytes
         size += f" by {library(options.compression)}"
-    rewritten = [file for file in found.manifest.files if file.is_rewritten]
-    slots = sum(reference.fill is not Fill.KEEP for file in rewritten for reference in file.references)
+    rewritten, slots = _references(found)
+    where = "where it goes" if options.dest_prefix is None else f"for {shown(options.dest_prefix)}"
+    tense = "are" if options.dest_prefix is None else "were"
     click.echo(
         f"{path}: {len(found.items):,} entries{size}; {slots:,} references in "
-        f"{len(rewritten):,} files are rewritten where it goes"
+        f"{rewritten:,} files {tense} rewritten {where}"
     )
-    if format is Format.INSTALLER:
+    for line in selection.described(found.saved):
+        click.echo(line)
+    if options.format is Format.INSTALLER:
         click.echo(f"to install it: sh {shlex.quote(str(path))} --prefix DIR")
-    for line in report.warnings(found):
-        click.echo(line, err=True)
-    if installer is not None:
-        if no_stub and carry.is_needed(found):
-            click.echo(
-                "nothing in it relocates what it installs: that has no Python, and --no-stub was given", err=True
-            )
-        if installer.key is None and (older := beside(path, SIGNATURE)).exists():
-            click.echo(f"{older}: this signature is of an older file", err=True)
-    elif not no_stub and (advice := carry.advice(found)):
-        click.echo(advice, err=True)
+    for line in _warnings(found, options):
+        step(line)
+
+
+def _warnings(found: Scan, options: Options) -> list[str]:
+    from pack import report
+    from pack.signature import SIGNATURE, beside
+    from pack.stub import carry
+
+    lines = report.warnings(found)
+    installer = options.installer
+    if installer is None:
+        advice = carry.advice(found) if options.stub else None
+        return [*lines, advice] if advice else lines
+    if not options.stub and carry.is_needed(found):
+        lines.append("nothing in it relocates what it installs: that has no Python, and --no-stub was given")
+    if installer.key is None and options.path is not None and (older := beside(options.path, SIGNATURE)).exists():
+        lines.append(f"{older}: this signature is of an older file")
+    return lines
 
 
 def _format(format_name: str, output: str | None) -> Format:
@@ -149,8 +272,8 @@ def _format(format_name: str, output: str | None) -> Format:
     format = parse(format_name)
     if format is None:
         format = infer(output) if output and output != "-" else Format.TAR_GZ
-    if format is Format.DIRECTORY and output == "-":
-        raise UsageError("a directory cannot be written to standard output", "Name one with -o.")
+    if output == "-" and format in (Format.DIRECTORY, Format.SQUASHFS):
+        raise UsageError(f"{format.value} cannot be written to standard output", "Name the output with -o.")
     return format
 
 

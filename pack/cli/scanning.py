@@ -20,7 +20,7 @@ from .terminal import Bar, say
 @click.option("--target", "at", metavar="DIR", help="Print what would become of every reference at DIR.")
 @click.option("--strict", is_flag=True, help="With --target: fail unless all is rewritten there without loss.")
 @jobs_option
-@unreadable_option
+@unreadable_option()
 @grow_option
 def _scan(
     name: str | None,

@@ -16,7 +16,10 @@ from .terminal import Bar, findings_json, print_findings, say, shown
 
 @pack.command("unpack")
 @click.argument("archive", metavar="ARCHIVE")
+@click.argument("directory", metavar="[DIR]", required=False)
 @click.option("-p", "--prefix", "target", metavar="DIR", help="Where to (default: the archive's name, here).")
+@click.option("--check", "only_check", is_flag=True, help="Only hold the archive against its manifest; write nothing.")
+@click.option("--register", is_flag=True, help="Tell conda of it, and Jupyter, if a kernel is in it.")
 @click.option("--no-relocate", is_flag=True, help="Leave the files as archived; the first activation relocates them.")
 @click.option("--allow-unrelocated", is_flag=True, help="Permit C strings without room to keep the old path.")
 @click.option("--strict", is_flag=True, help="Refuse a directory where not every reference is written without loss.")
@@ -24,7 +27,10 @@ from .terminal import Bar, findings_json, print_findings, say, shown
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def _unpack(
     archive: str,
+    directory: str | None,
     target: str | None,
+    only_check: bool,
+    register: bool,
     no_relocate: bool,
     allow_unrelocated: bool,
     strict: bool,
@@ -33,22 +39,31 @@ def _unpack(
 ) -> None:
     """Unpack an archive, relocated to where it goes, in one pass; - is standard input.
 
-    The directory appears complete or not at all. It must not exist, or be empty.
+    DIR, which -p names as well, appears complete or not at all. It must not exist, or be empty. Every format that
+    pack writes is read: tars, zip, squashfs, parcels, installers, directories.
     """
     from pack import unpack as unpacking
 
     if no_relocate and (allow_unrelocated or strict):
         raise UsageError("--no-relocate contradicts --allow-unrelocated and --strict", "Give one of them.")
-    demanded = demand(allow_unrelocated, strict)
+    if directory is not None and target is not None:
+        raise UsageError("the directory is given twice", "Give it behind the archive, or with -p.")
     source = None if archive == "-" else Path(archive)
-    if target is not None:
-        to = Path(target)
+    if only_check:
+        if directory is not None or target is not None or register or no_relocate or allow_unrelocated or strict:
+            raise UsageError("--check writes nothing", "Give it alone, or without it what is to be written.")
+        _check(source, quiet, as_json)
+        return
+    demanded = demand(allow_unrelocated, strict)
+    given = target if directory is None else directory
+    if given is not None:
+        to = Path(given)
     elif source is not None:
         to = unpacking.default_target(source)
     else:
-        raise UsageError("standard input has no name for the directory", "Name one with -p DIR.")
+        raise UsageError("standard input has no name for the directory", "Name one behind the -.")
     with Bar(quiet or as_json) as bar:
-        path, done = unpacking.unpack(unpacking.Options(source, to, not no_relocate, demanded), bar)
+        path, done = unpacking.unpack(unpacking.Options(source, to, not no_relocate, demanded, register), bar)
     if as_json:
         counts = {"members": done.members, "written": done.written, "right": done.right}
         say({"prefix": shown(os.fsencode(path)), **counts, "findings": findings_json(done.findings)})
@@ -56,6 +71,17 @@ def _unpack(
         files = f"{done.written} files rewritten, {done.right} right already"
         say(f"{shown(os.fsencode(path))}: {done.members:,} members; {'as archived' if no_relocate else files}")
         print_findings(done.findings)
+
+
+def _check(source: Path | None, quiet: bool, as_json: bool) -> None:
+    from pack import unpack as unpacking
+
+    with Bar(quiet or as_json) as bar:
+        count = unpacking.check(source, bar)
+    if as_json:
+        say({"archive": None if source is None else shown(os.fsencode(source)), "members": count})
+    elif not quiet:
+        say(f"{source or 'standard input'}: all of its {count:,} members are as its manifest says")
 
 
 @pack.command("relocate")

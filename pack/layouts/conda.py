@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Records:
     owners: Mapping[bytes, Owned]
     documents: Mapping[bytes, Mapping[str, Any]]
     site: str  # where noarch packages of Python go, relative to the prefix
+    rivals: Mapping[bytes, tuple[Owned, ...]] = field(default_factory=dict)  # other packages that claim a path, too
 
 
 NONE = Records({}, {}, "")
@@ -75,12 +76,16 @@ def read(prefix: Path) -> Records:
         documents[META + b"/" + os.fsencode(each.name)] = _document(each)
     site = _site_packages(documents)
     owners: dict[bytes, Owned] = {}
+    rivals: dict[bytes, tuple[Owned, ...]] = {}
     for path, document in documents.items():
         try:
-            owners.update(_owned(document, site))
+            for claimed, owned in _owned(document, site):
+                if claimed in owners:
+                    rivals[claimed] = (*rivals.get(claimed, ()), owners[claimed])
+                owners[claimed] = owned
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise _damaged(prefix / os.fsdecode(path), f"{type(error).__name__}: {error}") from error
-    return Records(owners, documents, site)
+    return Records(owners, documents, site, rivals)
 
 
 def is_litter(path: bytes) -> bool:
@@ -107,14 +112,20 @@ def _damaged(path: Path, reason: str) -> EnvironmentUnfit:
 
 
 def _site_packages(documents: Mapping[bytes, Mapping[str, Any]]) -> str:
-    """Find where noarch packages of Python go, relative to the prefix."""
-    for document in documents.values():
-        if document["name"] == "python":
-            given = document.get("python_site_packages_path")
-            if given:
-                return str(given)
-            major_minor = ".".join(str(document.get("version", "")).split(".")[:2])
-            return f"lib/python{major_minor}/site-packages"
+    """Find where noarch packages of Python go, relative to the prefix. Raises EnvironmentUnfit for two Pythons."""
+    pythons = [(path, document) for path, document in documents.items() if document["name"] == "python"]
+    if len(pythons) > 1:
+        names = " and ".join(os.fsdecode(path) for path, _ in pythons)
+        raise EnvironmentUnfit(
+            f"more than one Python is recorded in it: {names}.",
+            "Remove the record of the one that is not there, or have the client that made the environment repair it.",
+        )
+    for _, document in pythons:
+        given = document.get("python_site_packages_path")
+        if given:
+            return str(given)
+        major_minor = ".".join(str(document.get("version", "")).split(".")[:2])
+        return f"lib/python{major_minor}/site-packages"
     return "lib/python/site-packages"
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from installer_stub import manifest
 from installer_stub.model import Kind
 from installer_stub.stub_main import RECORD
-from pack.archive import Member
-from pack.scan import FIXED_MTIME, Scan
+from pack.archive import FIXED_MTIME, Member
+from pack.scan import Scan
 from pack.stub import store
 from pack.stub.store import Stub, StubUnavailable
 from pack.stub.toolchain import ARCHITECTURES

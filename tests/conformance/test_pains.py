@@ -253,7 +253,7 @@ def test_activation_fails_in_a_shell(shell: str, lean: Path, session_directory: 
         f"{source} '{target}/bin/deactivate{suffix}'",
         "sh -c 'echo $PATH'",
     )
-    done = run([need(name), *options, "-c", "\n".join(lines)])
+    done = run([need(name), *options, "-c", "\n".join(lines)], env={**SURROUNDINGS, "HOME": str(tmp_path)})
     assert done.stdout == f"{target}\n{target} 1\n{SURROUNDINGS['PATH']}\n"
 
 

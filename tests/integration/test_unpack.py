@@ -153,7 +153,7 @@ def test_json_says_what_was_done(native: Path, tmp_path: Path) -> None:
     [
         (["none.tar"], 2, "no such archive"),
         (["."], 2, "does not say"),
-        ([".", "-p", "env"], 2, "is a directory"),
+        ([".", "-p", "env"], 6, "no archive of pack"),
         (["-"], 2, "no name"),
         (["x.tar", "--strict", "--allow-unrelocated"], 2, "contradict"),
         (["x.tar", "--strict", "--no-relocate"], 2, "contradict"),

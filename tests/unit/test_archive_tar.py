@@ -15,7 +15,7 @@ import pytest
 from fixtures.selection import need
 from installer_stub.errors import EnvironmentUnfit, PackError, UsageError
 from installer_stub.model import Kind
-from pack.archive import NAMES, Format, Member, Privileges, infer, parse
+from pack.archive import NAMES, Format, Member, Privileges, below, infer, parse
 from pack.archive.tar import write_tar
 
 GIB = 1 << 30
@@ -68,7 +68,7 @@ TREE = [
 
 def tar_of(members: list[Member], arcroot: bytes = b"") -> bytes:
     out = io.BytesIO()
-    write_tar(members, out, arcroot)
+    write_tar(below(arcroot, members), out)
     return out.getvalue()
 
 
@@ -261,7 +261,8 @@ def test_times_before_1970_and_after_2242_are_kept(mtime: int) -> None:
 def test_arcroot_is_put_before_names_and_hard_links_and_not_before_symlinks(arcroot: bytes) -> None:
     members = [file(b"f", b"1"), other(b"h", Kind.HARD_LINK, b"f"), other(b"s", Kind.SYMLINK, b"f")]
     with tarfile.open(fileobj=io.BytesIO(tar_of(members, arcroot))) as archive:
-        assert [(m.name, m.linkname) for m in archive] == [("env/f", ""), ("env/h", "env/f"), ("env/s", "f")]
+        names = [(m.name, m.linkname) for m in archive]
+    assert names == [("env", ""), ("env/f", ""), ("env/h", "env/f"), ("env/s", "f")]
 
 
 @pytest.mark.parametrize("arcroot", [b"..", b"a/../..", b"/env", b"a/.."])

@@ -144,7 +144,7 @@ def test_usage_errors_of_installers(tmp_path: Path, environment: Path) -> None:
     complains(pack(*installer, "--default-prefix", "env", cwd=tmp_path), 2, "is relative")
     complains(pack(*installer, "--installer-name", "a\nb", cwd=tmp_path), 2, "newline")
     complains(pack(*installer, "--compress-level", "10", cwd=tmp_path), 2, "tar.gz has the levels 0 to 9")
-    complains(pack(*installer, "--payload", "zst", "--compress-level", "0", cwd=tmp_path), 2, "1 to 22")
+    complains(pack(*installer, "--payload", "zst", "--compress-level", "23", cwd=tmp_path), 2, "0 to 22")
     streamed: list[str | Path] = ["-p", environment, "-o", "-", "--format", "sh", "--no-stub"]
     complains(pack(*streamed, "--sign-with", "key", cwd=tmp_path), 2, "--sign-with", "standard output")
     (tmp_path / "x.sh.sha256").touch()

@@ -191,10 +191,10 @@ def test_java_reads_the_whole_gzip_from_a_pipe(tmp_path: Path) -> None:
         (Format.TAR_GZ, 10, "levels 0 to 9"),
         (Format.TAR_BZ2, 0, "levels 1 to 9"),
         (Format.TAR_XZ, 10, "levels 0 to 9"),
-        (Format.TAR_ZST, 0, "levels 1 to 22"),
-        (Format.TAR_ZST, 23, "levels 1 to 22"),
-        (Format.TAR, 6, "not compressed"),
-        (Format.DIRECTORY, 1, "not compressed"),
+        (Format.TAR_ZST, -1, "levels 0 to 22"),
+        (Format.TAR_ZST, 23, "levels 0 to 22"),
+        (Format.TAR, 10, "levels 0 to 9"),
+        (Format.ZIP, 10, "levels 0 to 9"),
     ],
 )
 def test_a_level_that_the_format_does_not_have_is_refused_with_those_that_it_has(

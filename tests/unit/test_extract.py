@@ -249,7 +249,7 @@ HOSTILE = {
     "a hard link that leaves": ([Part(b"a", Kind.HARD_LINK, target=b"../x", listed=False)], ArchiveDamaged, "plain"),
     "a file that nobody lists": ([Part(b"lib/evil", listed=False)], ArchiveDamaged, "not what the manifest lists"),
     "a directory that nobody lists": ([directory(b"evil", listed=False)], ArchiveDamaged, "not what the manifest"),
-    "a state": ([Part(b".pack/state.json", listed=False)], ArchiveDamaged, "not what the manifest lists"),
+    "a state": ([Part(b".pack/state.json", listed=False)], ArchiveDamaged, "not the state of a tree"),
     "a link among ours": (
         [Part(b".pack/x", Kind.SYMLINK, target=b"/tmp", mode=0o777, listed=False)],
         ArchiveDamaged,

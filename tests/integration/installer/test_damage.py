@@ -305,6 +305,7 @@ def harmed(stands: Sequence[Stand], made: Made, offsets: Iterable[int]) -> list[
         return sorted((each for part in pool.map(work, stands) for each in part), key=lambda each: each.offset)
 
 
+@pytest.mark.timeout(3600)  # the whole series takes a quarter of an hour
 def test_each_byte_of_the_header(memory: Path, made: Made) -> None:
     """A changed script is another script; none installs, none ends with 0, none touches what is there.
 

@@ -515,7 +515,7 @@ def test_a_log_on_a_full_disk(odd: Room) -> None:
     assert done.stdout.startswith(f"{odd.target}: installed: ")
     shutil.rmtree(odd.target)
     refused(
-        odd, install(odd.installer, odd.target, "--log", "/nonexistent/log", code=None), 5, "the log cannot be written"
+        odd, install(odd.installer, odd.target, "--log", "/dev/null/log", code=None), 5, "the log cannot be written"
     )
 
 

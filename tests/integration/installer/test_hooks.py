@@ -399,8 +399,10 @@ def test_killed_with_one_running(number: int, made: Path, target: Path, hooks: H
     with begin(made / "2.sh", target, *options, env=hooks.env) as installing:
         pid, *others = the_hooks_processes(hooks)
         below = [each for each in children(installing.pid) if each not in (pid, *others)]
-        for each in (installing.pid, *below) if all_of_it else (installing.pid,):
-            os.kill(each, signal.SIGKILL)
+        # Stopped first: whoever outlives another for a moment begins to clean up behind it.
+        for sent in (signal.SIGSTOP, signal.SIGKILL):
+            for each in (installing.pid, *below) if all_of_it else (installing.pid,):
+                os.kill(each, sent)
         installing.wait()
         wait_for(lambda: not any(map(is_running, (pid, *below))), 30)
     if all_of_it:  # nobody is left to end what it started
