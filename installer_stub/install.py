@@ -19,6 +19,7 @@ from installer_stub import (
     extract,
     hooks,
     incomplete,
+    kernels,
     landing,
     manifest,
     payload,
@@ -151,6 +152,7 @@ def _appear(order: Order, way: Landing, talk: Talk, gid: int) -> None:
     _hook(order, way.target, hooks.POST_INSTALL, order.target, talk)
     if order.register:
         register.register(way.target)
+        kernels.register(way.target, relocate.open_tree(way.target).manifest.stem)
 
 
 def listed(order: Order) -> Listing:

@@ -19,7 +19,7 @@ def register(prefix: bytes) -> bytes:
     if path is None:
         raise OutputError(
             "the environment cannot be registered: HOME is not set, so nothing says where conda's list is.",
-            "Set HOME, or install without --register. Nothing was installed.",
+            "Set HOME, or do without --register.",
         )
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -30,7 +30,7 @@ def register(prefix: bytes) -> bytes:
     except OSError as error:
         raise OutputError(
             f"{os.fsdecode(path)}: the environment cannot be registered: {error.strerror}.",
-            "Install without --register. Nothing was installed.",
+            "Do without --register.",
         ) from error
     return path
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Callable, Container, Dict, List, Set, Tuple
 
-from installer_stub import carry_over, durable, incomplete, manifest, register, swap, walk
+from installer_stub import carry_over, durable, incomplete, kernels, manifest, register, swap, walk
 from installer_stub.incomplete import OURS, Phase
 from installer_stub.model import Kind, Listing
 from installer_stub.relocate import Tree
@@ -36,6 +36,7 @@ def uninstall(tree: Tree, listing: Listing, work: bytes) -> Removed:
     listed = {entry.path for entry in listing.entries} | set(tree.manifest.added)
     incomplete.write(root, incomplete.marker(Phase.REMOVAL, root, work), work)
     register.unregister(root)
+    kernels.unregister(root)
     count = _remove(root, listed)
     # As a whole: up to that moment it tells what is to be removed.
     own = os.path.join(root, manifest.DIRECTORY)

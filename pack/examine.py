@@ -63,6 +63,12 @@ class Job:
     findings: tuple[Finding, ...] = ()
     elsewhere: tuple[bytes, ...] = ()
     privileged: bool = False
+    source: bytes = b""  # the absolute path of a file that is packed from outside of the prefix
+
+    @property
+    def on_disk(self) -> bytes:
+        """The path of the file on disk, relative to the prefix or absolute."""
+        return self.source or self.path
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Examined:
 def examine(job: Job, context: Context) -> Examined:
     """Examine one file of the prefix. An unreadable file is a verdict, too: ``error`` says why."""
     try:
-        with references.opened(os.path.join(context.prefix, job.path)) as read_at:
+        with references.opened(os.path.join(context.prefix, job.on_disk)) as read_at:
             return _File(job, context, read_at).verdict()
     except OSError as error:
         nothing = Digest("", 0)

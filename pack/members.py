@@ -13,6 +13,7 @@ import installer_stub
 from installer_stub import activation, hooks, install, manifest, state
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.model import Kind
+from pack import lock
 from pack.archive import FIXED_MTIME, Member
 from pack.bake import Baked
 from pack.installer import Installer, platform_name
@@ -47,6 +48,8 @@ def members(
     if baked is not None:
         yield _file(state.STATE, state.dump(baked.state))
         scan = baked.scan
+    for path, content in lock.files(scan.lock):
+        yield _file(path, content)
     if installer is not None:
         yield from _installer(scan, version, installer)
     yield from _relocator(version)

@@ -48,7 +48,7 @@ def pip_claims(examined: Mapping[bytes, Examined], context: Context) -> dict[byt
         if _RECORD.search(path) and verdict.job.owned is None:
             directory = os.path.basename(os.path.dirname(path))
             distribution = directory.removesuffix(b".dist-info").decode("utf-8", "backslashreplace")
-            for row in _rows(path, _content(verdict, context)):
+            for row in _rows(path, content_of(verdict, context)):
                 claims[row.path] = Claim(distribution, row.digest)
     return claims
 
@@ -59,7 +59,7 @@ def pip_owned(examined: Mapping[bytes, Examined], context: Context) -> frozenset
         row.path
         for path, verdict in examined.items()
         if _RECORD.search(path)
-        for row in _rows(path, _content(verdict, context))
+        for row in _rows(path, content_of(verdict, context))
     )
 
 
@@ -85,7 +85,7 @@ def _refreshed(
     path = verdict.job.path
     if verdict.from_manifest:  # the digests of an earlier packing hold no longer: begin with the disk
         verdict = replace(verdict, layers=(), references=(), from_manifest=False)
-    content = _content(verdict, context)
+    content = content_of(verdict, context)
     splices: list[Splice] = []
     slots: list[Reference] = []
     shift = 0
@@ -101,7 +101,7 @@ def _refreshed(
             splices.append(Splice(row.start, len(row.digest), written))
             shift += len(written) - len(row.digest)
     layers = (*verdict.layers, tuple(splices)) if splices else verdict.layers
-    return _through(verdict, layers, slots, context)
+    return through(verdict, layers, slots, context)
 
 
 def _rows(record: bytes, content: bytes) -> Iterator[_Row]:
@@ -116,8 +116,9 @@ def _rows(record: bytes, content: bytes) -> Iterator[_Row]:
             yield _Row(inside[1:], match.start("digest"), match["digest"])
 
 
-def _content(verdict: Examined, context: Context) -> bytes:
-    with references.opened(os.path.join(context.prefix, verdict.job.path)) as below:
+def content_of(verdict: Examined, context: Context) -> bytes:
+    """Read the archived bytes of a file."""
+    with references.opened(os.path.join(context.prefix, verdict.job.on_disk)) as below:
         read_at, _ = stacked(below, verdict.job.size, verdict.layers)
         return b"".join(pieces(read_at))
 
@@ -151,7 +152,7 @@ def with_conda_meta(
         new[path] = _written(verdict, canonical.content, slots, context)
     history = examined.get(conda.HISTORY)
     if history is not None and not history.from_manifest:
-        content = conda.canonical_history(_content(history, context))
+        content = conda.canonical_history(content_of(history, context))
         new[conda.HISTORY] = _written(history, content, (), context)
     return new
 
@@ -172,13 +173,13 @@ def _holds(verdict: Examined, examined: Mapping[bytes, Examined]) -> bool:
 def _written(verdict: Examined, content: bytes, slots: Sequence[Reference], context: Context) -> Examined:
     """Archive ``content`` in the place of a file."""
     verdict = replace(verdict, standing=Standing.GENERATED, from_manifest=False)
-    return _through(verdict, ((Splice(0, verdict.job.size, content),),), slots, context)
+    return through(verdict, ((Splice(0, verdict.job.size, content),),), slots, context)
 
 
-def _through(verdict: Examined, layers: Layers, slots: Sequence[Reference], context: Context) -> Examined:
+def through(verdict: Examined, layers: Layers, slots: Sequence[Reference], context: Context) -> Examined:
     """Archive a file as it is through ``layers``; what it says of the prefix besides ``slots`` is a reference, too."""
     path = verdict.job.path
-    with references.opened(os.path.join(context.prefix, path)) as below:
+    with references.opened(os.path.join(context.prefix, verdict.job.on_disk)) as below:
         read_at, size = stacked(below, verdict.job.size, layers)
         reading = references.read(read_at, size, path, context.names)
     merged = sorted((*reading.references, *slots), key=lambda reference: reference.offset)

@@ -12,7 +12,7 @@ from installer_stub.manifest import described, encode
 from installer_stub.model import Fill, Finding, Force, Kind, Standing
 from installer_stub.slots import HARMLESS
 from pack import deep, entries
-from pack.scan import ABSENT, Scan
+from pack.scan import ABSENT, EDITABLE, Scan
 from pack.selection import EXCLUDED, UNMATCHED
 from pack.selection import described as described_savings
 
@@ -159,10 +159,13 @@ def sizes_text(scan: Scan) -> list[str]:
 
 
 def warnings(scan: Scan) -> list[str]:
-    """Say in at most two lines what the packed environment lacks."""
+    """Say in a few lines what the packed environment lacks."""
     absent = sum(note.what in ABSENT for note in scan.notes)
-    bare = len({note.path for note in scan.notes if note.what not in (*ABSENT, entries.CASE, EXCLUDED, UNMATCHED)})
+    told = (*ABSENT, entries.CASE, EXCLUDED, UNMATCHED, EDITABLE)
+    bare = len({note.path for note in scan.notes if note.what not in told})
     lines = [f"{note.detail} {note.what}" for note in scan.notes if note.what == UNMATCHED]
+    left = {note.detail for note in scan.notes if note.what == EDITABLE}
+    lines += [f"{len(left):,} sources of editable packages stay behind; pack scan lists them"] if left else []
     lines += [f"{absent:,} paths are not archived; pack scan lists them"] if absent else []
     other = len(scan.standings.modified) + len(scan.standings.clobbered)
     if other:

@@ -18,22 +18,26 @@ from installer_stub.errors import EnvironmentUnfit
 from installer_stub.manifest import encode
 from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable, Standing
 from installer_stub.walk import Found
-from pack import byte_code, entries, floor, foreign, links, records, run_paths, standing
+from pack import byte_code, editables, entries, floor, foreign, links, lock, records, run_paths, standing, vendor
 from pack.archive import FIXED_MTIME, Privileges
 from pack.earlier import Earlier
+from pack.editables import Editables
 from pack.environment import Environment, Layout
 from pack.examine import Context, Examined, Job, Layers, examine
 from pack.floor import Floor
 from pack.layouts import conda
+from pack.lock import Lock
 from pack.selection import Rule, Saved, select
 from pack.slim import slimming
 from pack.standing import Standings
+from pack.vendor import Vendored
 
 Progress = Callable[[int], None]
 
 LEFT_OUT = "left out"
 UNREADABLE = "unreadable"
 LEAVES = "leaves the prefix"
+EDITABLE = "editable, and its source stays behind"
 ABSENT = (LEFT_OUT, UNREADABLE, standing.MISSING)
 
 _BATCH_FILES = 256
@@ -59,6 +63,7 @@ class Options:
     rules: tuple[Rule, ...] = ()
     slim: tuple[str, ...] = ()  # profiles of ``pack.slim``
     strict: bool = False
+    editables: Editables = Editables.ERROR
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ class Scan:
     not_measured: tuple[Finding, ...] = ()
     standings: Standings = field(default_factory=Standings)
     saved: tuple[Saved, ...] = ()  # by what the user left out
+    lock: Lock = field(default_factory=lambda: Lock("", (), ()))
 
     @property
     def size(self) -> int:
@@ -118,6 +124,8 @@ def scan(
     earlier = Earlier.of(prefix)
     recorded = conda.read(environment.prefix) if environment.layout is Layout.CONDA else conda.NONE
     found, notes = _walked(prefix, earlier, leave_out)
+    vendored = _vendored(prefix, environment, options.editables, found, notes)
+    found = vendor.joined(found, vendored)
     there = {each.path for each in found}
     missing = _missing(recorded, there)
     owners = recorded.owners
@@ -127,7 +135,11 @@ def scan(
     )
     found = list(selected.found)
     elsewhere = run_paths.directories(found, prefix, environment.names)
-    jobs = [_job(prefix, each, recorded, earlier, elsewhere) for each in found if each.kind is Kind.FILE]
+    jobs = [
+        replace(_job(prefix, each, recorded, earlier, elsewhere), source=vendored.sources.get(each.path, b""))
+        for each in found
+        if each.kind is Kind.FILE
+    ]
     context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths)
     verdicts = list(_examined(jobs, context, options.workers or os.cpu_count() or 1, progress))
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
@@ -138,6 +150,7 @@ def scan(
     standings = standing.of(examined, recorded, records.pip_claims(examined, context), tuple(missing))
     if options.strict:
         standing.require_as_installed(standings)
+    examined = vendor.redirected(examined, vendored, context)
     dropped = byte_code.left_out(examined, records.pip_owned(examined, context))
     notes += [Finding(path, -1, LEFT_OUT, why) for path, why in dropped.items()]
     examined = {path: each for path, each in examined.items() if path not in dropped}
@@ -147,7 +160,27 @@ def scan(
     examined = records.with_conda_meta(examined, recorded, gone, other_names, context)
     found, privileges, lost = entries.without_bits(prefix, found, examined, options.keep_setuid)
     scanned = _assembled(environment, found, examined, notes + lost, privileges)
-    return replace(scanned, standings=standings, saved=selected.saved)
+    locked = lock.of(prefix, recorded, found)
+    return replace(scanned, standings=standings, saved=selected.saved, lock=locked)
+
+
+def locked(environment: Environment) -> Lock:
+    """Tell what recreates an environment, without reading its files. Raises EnvironmentUnfit for a damaged record."""
+    prefix = os.fsencode(environment.prefix)
+    recorded = conda.read(environment.prefix) if environment.layout is Layout.CONDA else conda.NONE
+    return lock.of(prefix, recorded, _walked(prefix, Earlier.of(prefix), ())[0])
+
+
+def _vendored(
+    prefix: bytes, environment: Environment, wanted: Editables, found: Sequence[Found], notes: list[Finding]
+) -> Vendored:
+    """Find what leads out of the prefix to editable packages, and do about it what is wanted."""
+    ways = editables.find(prefix, environment.names, found)
+    if ways and wanted is Editables.ERROR:
+        raise editables.refuse(prefix, ways)
+    if wanted is Editables.SKIP:
+        notes += [Finding(each.path, -1, EDITABLE, encode(each.source)) for each in ways]
+    return vendor.plan(prefix, ways, found) if wanted is Editables.VENDOR else vendor.NOTHING
 
 
 def _walked(prefix: bytes, earlier: Earlier, leave_out: Collection[bytes]) -> tuple[list[Found], list[Finding]]:
@@ -347,7 +380,7 @@ def _file(found: Found, verdict: Examined, source_mtime: int | None) -> Item:
         mode = 0o755 if mode & 0o100 else 0o644  # the client's umask is nobody's wish
     entry = _entry(replace(found, mode=mode), verdict.standing, _package(verdict), mtime)
     entry = replace(entry, size=verdict.archived.size, sha256=verdict.archived.sha256)
-    return Item(entry, verdict.layers, found.size, found.mtime_ns)
+    return Item(entry, verdict.layers, found.size, found.mtime_ns, source=verdict.job.source)
 
 
 def _entry(found: Found, standing: Standing, package: str, mtime: int) -> Entry:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from installer_stub import admission, extract, landing, payload
+from installer_stub import admission, extract, kernels, landing, manifest, payload, register
 from installer_stub import target as targets
-from installer_stub.errors import PackError, UsageError
+from installer_stub.errors import OutputError, PackError, UsageError
 from installer_stub.extract import Extracted
 from installer_stub.target import Demand
 from pack.archive import reading, stem
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ZIP = b"PK"
 _SQUASHFS = b"hsqs"
+_RELOCATOR = manifest.DIRECTORY + b"/relocator"  # behind all that is read from the beginning
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,12 @@ def unpack(options: Options, progress: Progress) -> tuple[Path, Extracted]:
         with writing(path), landing.staged(target) as tree:
             done = extract.extract(opened, tree, target if options.relocate else None, progress.advance)
             finish()
+    if options.register:
+        try:
+            register.register(target)
+            kernels.register(target, opened.manifest.stem)
+        except OutputError as error:
+            raise OutputError(f"{path} is unpacked and complete, but {error}", error.tip) from error
     return path, done
 
 
@@ -84,6 +91,25 @@ def check(archive: Path | None, progress: Progress) -> int:
         count = extract.check(opened, progress.advance)
         finish()
     return count
+
+
+def kept(archive: Path | None, paths: Collection[bytes]) -> dict[bytes, bytes]:
+    """Read files of ours that lie at the beginning of an archive, and no more than that beginning.
+
+    Raises ManifestError and ArchiveDamaged.
+    """
+    found: dict[bytes, bytes] = {}
+    beside = Path() if archive is None else archive.parent
+    with contextlib.ExitStack() as stack:
+        read, _ = stack.enter_context(_opened(archive, beside))
+        opened = admission.open_archive(read)
+        while (member := opened.stream.next()) is not None and member.path.startswith(manifest.DIRECTORY + b"/"):
+            content = opened.stream.read(member.size)
+            if member.path in paths:
+                found[member.path] = content
+            elif member.path.startswith(_RELOCATOR):
+                break
+    return found
 
 
 @contextlib.contextmanager

@@ -140,7 +140,11 @@ def standing(root: Path) -> Read:
     outer = [each for each in found if start.startswith(each.path + b"/")]
     inner = [each for each in found if not start.startswith(each.path + b"/")]
     inner.sort(
-        key=lambda each: (order.get(each.path, len(order)), not each.path.startswith(start + manifest.DIRECTORY))
+        key=lambda each: (
+            order.get(each.path, len(order)),
+            not each.path.startswith(start + manifest.DIRECTORY + b"/"),
+            each.path.startswith(start + manifest.DIRECTORY + b"/relocator"),
+        )
     )
     return tar_of(_of_walk(directory, each) for each in (*outer, *inner))
 

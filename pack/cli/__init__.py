@@ -11,11 +11,14 @@ import click
 
 from installer_stub.errors import PackError, UsageError
 
-from . import scanning, stubs, trees
+from . import locking, manual, scanning, stubs, trees
+from .options import add_log
 from .packing import pack
-from .terminal import complain
+from .terminal import complain, ended
 
-__all__ = ["main", "pack", "scanning", "stubs", "trees"]
+__all__ = ["locking", "main", "manual", "pack", "scanning", "stubs", "trees"]
+
+add_log(pack)
 
 
 class _Signalled(BaseException):
@@ -57,6 +60,7 @@ def main() -> NoReturn:
         complain(PackError(f"{error.filename or 'an operation'}: {error.strerror or error}"))
         code = PackError.code
     settle()
+    ended(code)
     sys.exit(code)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -67,10 +70,48 @@ class Group(click.Group):
 def environment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("-p", "--prefix", metavar="PATH", help="The directory of the environment."),
-        click.option("-n", "--name", metavar="NAME", help="The name of the environment (default: the active one)."),
+        click.option(
+            "-n",
+            "--name",
+            metavar="NAME",
+            shell_complete=_environments,
+            help="The name of the environment (default: the active one).",
+        ),
     ):
         command = option(command)
     return command
+
+
+def _open_log(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    if path is None or context.resilient_parsing:
+        return
+    from pack.log import Log
+
+    from .terminal import log_to
+
+    log_to(Log(path, sys.argv, version()))
+
+
+def add_log(command: click.Command) -> None:
+    """Give a command, and all below it, the option --log."""
+    option = click.Option(
+        ["--log"],
+        metavar="FILE",
+        expose_value=False,
+        is_eager=True,
+        callback=_open_log,
+        help="Add what was asked for, what is said, and how it ends to a file.",
+    )
+    command.params.append(option)
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            add_log(each)
+
+
+def _environments(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from pack.environment import list_environments
+
+    return [name for name, _ in list_environments(os.environ, Path.cwd()) if name.startswith(incomplete)]
 
 
 def in_order(context: click.Context, *names: str) -> list[tuple[str, str]]:

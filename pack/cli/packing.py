@@ -32,6 +32,7 @@ from .terminal import Bar, say, shown, step
 
 if TYPE_CHECKING:
     from pack.archive import Format
+    from pack.editables import Editables
     from pack.environment import Environment
     from pack.installer import Installer
     from pack.scan import Options as ScanOptions
@@ -180,7 +181,16 @@ def _scan_options(context: click.Context) -> ScanOptions:
         rules=tuple(selection.rule(kind, pattern) for kind, pattern in in_order(context, "exclude", "include")),
         slim=slim.profiles(given["slim"]) if given["slim"] is not None else (),
         strict=given["strict"],
+        editables=_editables(given["editables"], given["ignore_editable_packages"]),
     )
+
+
+def _editables(named: str | None, ignored: bool) -> Editables:
+    from pack.editables import Editables
+
+    if ignored and named not in (None, Editables.SKIP.value):
+        raise UsageError(f"--ignore-editable-packages contradicts --editables {named}", "Give one of them.")
+    return Editables.SKIP if ignored else Editables(named or Editables.ERROR.value)
 
 
 def _dry_run(environment: Environment, options: Options, quiet: bool, as_json: bool) -> None:
@@ -237,14 +247,14 @@ def _tell(found: Scan, options: Options) -> None:
     rewritten, slots = _references(found)
     where = "where it goes" if options.dest_prefix is None else f"for {shown(options.dest_prefix)}"
     tense = "are" if options.dest_prefix is None else "were"
-    click.echo(
+    say(
         f"{path}: {len(found.items):,} entries{size}; {slots:,} references in "
         f"{rewritten:,} files {tense} rewritten {where}"
     )
     for line in selection.described(found.saved):
-        click.echo(line)
+        say(line)
     if options.format is Format.INSTALLER:
-        click.echo(f"to install it: sh {shlex.quote(str(path))} --prefix DIR")
+        say(f"to install it: sh {shlex.quote(str(path))} --prefix DIR")
     for line in _warnings(found, options):
         step(line)
 

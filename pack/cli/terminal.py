@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from installer_stub.model import Finding
+    from pack.log import Log
 
 
 def shown(path: bytes) -> str:
@@ -40,16 +41,38 @@ def print_findings(findings: Sequence[Finding]) -> None:
         say(f"{finding.what}: {shown(finding.path)}{at}{detail}")
 
 
+_log: Log | None = None
+
+
+def log_to(log: Log) -> None:
+    """Write all that is printed from now on into a log, too."""
+    global _log
+    _log = log
+
+
+def ended(code: int) -> None:
+    """Tell the log, if there is one, how the run ended."""
+    if _log is not None:
+        _log.end(code)
+
+
+def _logged(text: str) -> None:
+    if _log is not None:
+        _log.line(text)
+
+
 def say(what: Any) -> None:
     """Print text, or anything else as JSON, on standard output."""
     # The terminal's encoding may hold less than a path does.
     encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
     text = what if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=encoding != "utf-8")
+    _logged(text)
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def step(line: str) -> None:
     """Print a line about the work on standard error."""
+    _logged(line)
     click.echo(line, err=True)
 
 
@@ -102,6 +125,7 @@ class Bar:
 
 def complain(error: PackError) -> None:
     """Print an error, and what to do about it, on standard error."""
+    _logged(f"error: {error}" + (f"\nTIP: {error.tip}" if error.tip else ""))
     click.echo(f"pack: error: {error}", err=True)
     if error.tip:
         click.echo(f"TIP: {error.tip}", err=True)
