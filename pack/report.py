@@ -11,12 +11,14 @@ from installer_stub import target
 from installer_stub.manifest import described, encode
 from installer_stub.model import Fill, Finding, Force, Kind, Standing
 from installer_stub.slots import HARMLESS
-from pack import deep, entries
+from pack import brought, deep, entries
 from pack.scan import ABSENT, EDITABLE, Scan
 from pack.selection import EXCLUDED, UNMATCHED
 from pack.selection import described as described_savings
 
 _SHOWN = 20  # lines of one kind in the text; JSON has all
+
+_ARCHIVED = (entries.CASE, *brought.TOLD)  # notes about what is in the archive
 
 _ACCEPTED = (Force.ALWAYS, Force.UNLESS_ALLOWED)
 _COMPLETE = (Force.ALWAYS, Force.UNLESS_ALLOWED, Force.NEVER)
@@ -108,10 +110,10 @@ def as_text(scan: Scan) -> str:
     harmless = sum(f.what == HARMLESS for f in scan.listing.findings)
     if harmless:
         lines.append(f"harmless    {harmless:,} files of byte code name their sources, which Python mends")
-    absent = [note for note in scan.notes if note.what not in (entries.CASE, EXCLUDED, UNMATCHED)]
+    absent = [note for note in scan.notes if note.what not in (*_ARCHIVED, EXCLUDED, UNMATCHED)]
     lines += listed("not archived", absent)
     lines += [f"{note.detail} {note.what}" for note in scan.notes if note.what == UNMATCHED]
-    lines += listed("archived", [note for note in scan.notes if note.what == entries.CASE])
+    lines += listed("archived", [note for note in scan.notes if note.what in _ARCHIVED])
     return "\n".join(lines)
 
 
@@ -161,7 +163,7 @@ def sizes_text(scan: Scan) -> list[str]:
 def warnings(scan: Scan) -> list[str]:
     """Say in a few lines what the packed environment lacks."""
     absent = sum(note.what in ABSENT for note in scan.notes)
-    told = (*ABSENT, entries.CASE, EXCLUDED, UNMATCHED, EDITABLE)
+    told = (*ABSENT, *_ARCHIVED, EXCLUDED, UNMATCHED, EDITABLE)
     bare = len({note.path for note in scan.notes if note.what not in told})
     lines = [f"{note.detail} {note.what}" for note in scan.notes if note.what == UNMATCHED]
     left = {note.detail for note in scan.notes if note.what == EDITABLE}

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
-import multiprocessing
 import os
-import signal
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing import resource_tracker
 
 from installer_stub import activation, walk
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.manifest import encode
 from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable, Standing
 from installer_stub.walk import Found
-from pack import byte_code, editables, entries, floor, foreign, links, lock, records, run_paths, standing, vendor
+from pack import (
+    byte_code,
+    editables,
+    entries,
+    floor,
+    foreign,
+    links,
+    lock,
+    records,
+    run_paths,
+    standing,
+    vendor,
+    workers,
+)
 from pack.archive import FIXED_MTIME, Privileges
+from pack.brought import brought
 from pack.earlier import Earlier
 from pack.editables import Editables
 from pack.environment import Environment, Layout
-from pack.examine import Context, Examined, Job, Layers, examine
+from pack.examine import Context, Examined, Job, Layers
 from pack.floor import Floor
 from pack.layouts import conda
 from pack.lock import Lock
@@ -39,11 +48,6 @@ UNREADABLE = "unreadable"
 LEAVES = "leaves the prefix"
 EDITABLE = "editable, and its source stays behind"
 ABSENT = (LEFT_OUT, UNREADABLE, standing.MISSING)
-
-_BATCH_FILES = 256
-_BATCH_BYTES = 32 << 20
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -141,9 +145,9 @@ def scan(
         if each.kind is Kind.FILE
     ]
     context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths)
-    verdicts = list(_examined(jobs, context, options.workers or os.cpu_count() or 1, progress))
+    verdicts = list(workers.examined(jobs, context, options.workers or os.cpu_count() or 1, progress))
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
-    notes += [*missing, *selected.notes]
+    notes += [*missing, *selected.notes, *brought(each.path for each in found)]
     _require_readable(environment, notes, options.ignore_unreadable)
 
     examined = {each.job.path: each for each in verdicts if not each.error}
@@ -164,11 +168,19 @@ def scan(
     return replace(scanned, standings=standings, saved=selected.saved, lock=locked)
 
 
-def locked(environment: Environment) -> Lock:
-    """Tell what recreates an environment, without reading its files. Raises EnvironmentUnfit for a damaged record."""
+def listed(environment: Environment) -> tuple[conda.Records, list[Found]]:
+    """Read the records of an environment, and list what is in it. Raises EnvironmentUnfit for a damaged record."""
     prefix = os.fsencode(environment.prefix)
     recorded = conda.read(environment.prefix) if environment.layout is Layout.CONDA else conda.NONE
-    return lock.of(prefix, recorded, _walked(prefix, Earlier.of(prefix), ())[0])
+    return recorded, _walked(prefix, Earlier.of(prefix), ())[0]
+
+
+def require_no_editables(environment: Environment) -> None:
+    """Raise EnvironmentUnfit for an environment with editable packages."""
+    prefix = os.fsencode(environment.prefix)
+    ways = editables.find(prefix, environment.names, listed(environment)[1])
+    if ways:
+        raise editables.refuse(prefix, ways)
 
 
 def _vendored(
@@ -240,65 +252,6 @@ def _job(
         elsewhere.get(found.path, ()),
         entries.is_privileged(prefix, found),
     )
-
-
-def _examined(jobs: Sequence[Job], context: Context, workers: int, progress: Progress) -> Iterator[Examined]:
-    """Examine all files, in worker processes where there is enough to do."""
-    batches = list(_batches(jobs))
-    if workers == 1 or len(batches) == 1:
-        for job in jobs:
-            yield examine(job, context)
-            progress(job.size)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _initialize, (context,)) as pool:
-        try:
-            with _signals_held():
-                results = pool.map(_examine_batch, batches)
-            for done in results:
-                yield from done
-                progress(sum(each.job.size for each in done))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # "with" alone would have all the rest examined
-            raise
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Keep signals waiting while worker processes start: one whose parent breaks off then prints a traceback."""
-    resource_tracker.ensure_running()  # starting it, Python before 3.12 lets signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    batch: list[Job] = []
-    size = 0
-    for job in jobs:
-        batch.append(job)
-        size += job.size
-        if len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-_worker_context: Context
-
-
-def _initialize(context: Context) -> None:
-    """Give a worker process what is the same for all of its jobs."""
-    global _worker_context
-    _worker_context = context
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def _examine_batch(batch: list[Job]) -> list[Examined]:
-    return [examine(job, _worker_context) for job in batch]
 
 
 def _assembled(

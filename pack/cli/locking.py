@@ -37,11 +37,12 @@ def _lock(
         source = None if archive == "-" else Path(archive)
         specification, required = lock.of_archive(unpack.kept(source, (lock.PATH, lock.REQUIREMENTS)), archive)
     else:
-        from pack.scan import locked
+        from pack.scan import listed
 
         environment = environment_of(name, prefix)
-        found = locked(environment)
-        lock.require_known(found, os.fsencode(environment.prefix))
+        where = os.fsencode(environment.prefix)
+        found = lock.of(where, *listed(environment))
+        lock.require_known(found, where)
         specification, required = lock.explicit(found, sha256), lock.requirements(found)
     if as_json:
         say(lock.as_json(specification, required))

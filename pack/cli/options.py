@@ -15,6 +15,7 @@ from installer_stub.errors import UsageError
 if TYPE_CHECKING:
     from installer_stub.target import Demand
     from pack.environment import Environment
+    from pack.selection import Rule
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -44,7 +45,17 @@ _SECTIONS: dict[type[click.Option], str] = {
 _ORDER = "pack.order"
 
 
-class Group(click.Group):
+class Ordered(click.Command):
+    """A command that keeps the order in which its options were given: of --exclude and --include it decides."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments twice, once for the order alone."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[_ORDER] = [each.name for each in order]
+        return super().parse_args(ctx, args)
+
+
+class Group(Ordered, click.Group):
     """A group whose own options come first in its help: packing is the command without a name."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -55,12 +66,6 @@ class Group(click.Group):
                 with formatter.section(title):
                     formatter.write_dl(records)
         self.format_commands(ctx, formatter)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the order in which the options were given: of --exclude and --include it decides."""
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        ctx.meta[_ORDER] = [each.name for each in order]
-        return super().parse_args(ctx, args)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage("pack", "[-n NAME | -p PREFIX] [-o OUTPUT] [OPTIONS]")
@@ -80,6 +85,20 @@ def environment_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def rules(context: click.Context) -> tuple[Rule, ...]:
+    """Make the rules of --exclude and --include, in the order in which they were typed. Raises UsageError."""
+    from pack.selection import rule
+
+    return tuple(rule(kind, pattern) for kind, pattern in in_order(context, "exclude", "include"))
+
+
+def profiles(text: str | None) -> tuple[str, ...]:
+    """Read the value of --slim. Raises UsageError."""
+    from pack import slim
+
+    return slim.profiles(text) if text is not None else ()
 
 
 def _open_log(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
@@ -120,7 +139,7 @@ def in_order(context: click.Context, *names: str) -> list[tuple[str, str]]:
     return [(name, next(values[name])) for name in context.meta[_ORDER] if name in values]
 
 
-def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def which_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--exclude",
@@ -142,6 +161,14 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="PROFILE,...",
             help=f"Leave out what running needs not: {', '.join(SLIM)}, or all; prints what each saves.",
         ),
+    )[::-1]:
+        command = option(command)
+    return command
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        which_options,
         click.option(
             "--editables",
             type=click.Choice(EDITABLES),

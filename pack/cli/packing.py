@@ -21,10 +21,11 @@ from .options import (
     environment_of,
     environment_options,
     grow_option,
-    in_order,
     installer_options,
     jobs_option,
     parcel_options,
+    profiles,
+    rules,
     selection_options,
     version,
 )
@@ -170,7 +171,6 @@ def _options(context: click.Context, environment: Environment) -> Options:
 
 
 def _scan_options(context: click.Context) -> ScanOptions:
-    from pack import selection, slim
     from pack.scan import Options
 
     given = context.params
@@ -178,8 +178,8 @@ def _scan_options(context: click.Context) -> ScanOptions:
         ignore_unreadable=given["ignore_unreadable"],
         keep_setuid=given["keep_setuid"],
         grow_run_paths=given["grow"],
-        rules=tuple(selection.rule(kind, pattern) for kind, pattern in in_order(context, "exclude", "include")),
-        slim=slim.profiles(given["slim"]) if given["slim"] is not None else (),
+        rules=rules(context),
+        slim=profiles(given["slim"]),
         strict=given["strict"],
         editables=_editables(given["editables"], given["ignore_editable_packages"]),
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,7 +32,8 @@ ARCHITECTURES = ("x86_64", "aarch64")  # those of pack.stub.toolchain, which onl
     metavar="DIR",
     help="Where the source archives of CPython 3.11, zlib and libffi lie (default: relopack/sources in the cache).",
 )
-def _stub_build(arch: str | None, sources: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _stub_build(arch: str | None, sources: str | None, as_json: bool) -> None:
     """Build the frozen relocator of this version of pack, unless it is in the cache; print where it lies.
 
     It starts on every Linux with glibc 2.17 or newer. The compiler and PyInstaller come from the package index.
@@ -39,6 +41,9 @@ def _stub_build(arch: str | None, sources: str | None) -> None:
     from pack.stub import freeze
 
     built = freeze.build(arch or platform.machine(), Path(sources) if sources else None, step)
+    if as_json:
+        say(_stub_json(built))
+        return
     say(_stub_line(built))
     say(shown(os.fsencode(built.program)))
 
@@ -47,13 +52,11 @@ def _stub_build(arch: str | None, sources: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def _stub_list(as_json: bool) -> None:
     """Print each frozen relocator in the cache: for what, its size, its glibc and its SHA-256."""
-    from dataclasses import asdict
-
     from pack.stub import store
 
     kept = store.stubs()
     if as_json:
-        say([{**asdict(each.record), "current": each.is_current, "path": str(each.path)} for each in kept])
+        say([_stub_json(each) for each in kept])
     elif not kept:
         say("none; pack stub build makes one")
     else:
@@ -63,7 +66,8 @@ def _stub_list(as_json: bool) -> None:
 
 @_stub.command("path")
 @click.option("--arch", type=click.Choice(ARCHITECTURES), help="Which (default: this machine's).")
-def _stub_path(arch: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _stub_path(arch: str | None, as_json: bool) -> None:
     """Print where the frozen relocator lies that archives are given."""
     from pack.stub import store
 
@@ -74,7 +78,11 @@ def _stub_path(arch: str | None) -> None:
             f"{shown(os.fsencode(store.cache()))} holds no frozen relocator of this version of pack for {wanted}.",
             "Build it: pack stub build",
         )
-    say(shown(os.fsencode(found.program)))
+    say(_stub_json(found) if as_json else shown(os.fsencode(found.program)))
+
+
+def _stub_json(stub: Stub) -> dict[str, Any]:
+    return {**asdict(stub.record), "current": stub.is_current, "path": shown(os.fsencode(stub.path))}
 
 
 def _stub_line(stub: Stub) -> str:
