@@ -130,7 +130,7 @@ def _written(prefix: bytes, way: Editable, place: bytes) -> bytes:
 
 def _copy(source: bytes, place: bytes, made: dict[bytes, Found], sources: dict[bytes, bytes]) -> None:
     """Find all of a source tree that is copied; a source may be one file."""
-    whole = walk.look(source, b"")
+    whole = walk.look(*os.path.split(source))
     if whole.kind is not Kind.DIRECTORY:
         made[place] = replace(whole, path=place, mode=whole.mode & 0o777)
         sources[place] = source
