@@ -49,11 +49,16 @@ def write_squashfs(
     root, unless members have ``owners``. Raises `OutputError`, with the words of the program.
     """
     command = [program(), "-", os.fspath(path), "-tar", "-noappend", "-no-progress", "-quiet"]
-    command += ["-processors", str(threads), "-b", str(_BLOCK), "-mkfs-time", str(FIXED_MTIME)]
-    command += ["-root-mode", "755", "-root-time", str(FIXED_MTIME), *([] if owners else ["-all-root"])]
+    command += ["-processors", str(threads), "-b", str(_BLOCK), "-root-mode", "755"]
+    command += [] if owners else ["-all-root"]
     command += ["-comp", "zstd", "-Xcompression-level", str(_zstd(level))] if level else _STORED
+    # Its options for times leave that of the root as it is where it reads a tar (seen in 4.5.1); this does not, and
+    # lowers later ones: so it is the latest of all.
+    members = tuple(members)
+    latest = max((member.mtime for member in members), default=FIXED_MTIME)
+    env = {**os.environ, "SOURCE_DATE_EPOCH": str(max(latest, FIXED_MTIME))}
     with tempfile.TemporaryFile(dir=path.parent) as said:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=env)
         assert process.stdin is not None
         try:
             with process.stdin as pipe:

@@ -123,7 +123,7 @@ def pack(context: click.Context, /, **given: Any) -> None:
 def _options(context: click.Context, environment: Environment) -> Options:
     """Make of the command line what is to be written. Raises UsageError for what makes no sense together."""
     from pack import bake, parcel
-    from pack.archive import Format
+    from pack.archive import INFER, Format
     from pack.write import Options
 
     given: dict[str, Any] = context.params
@@ -149,7 +149,8 @@ def _options(context: click.Context, environment: Environment) -> Options:
         raise UsageError("--arcroot: an installer has no directory around its environment", "Leave it out.")
     path = None
     if given["output"] != "-":
-        default = made.file_name if made is not None else f"{environment.name}.{format.value}"
+        suffix = format.value if given["format_name"] == INFER else given["format_name"]
+        default = made.file_name if made is not None else f"{environment.name}.{suffix}"
         path = Path(given["output"].rstrip("/") or "/") if given["output"] else Path(default)
     installers = {name: given[name] for name in INSTALLER_NAMES}
     dest_prefix = made.prefix if made is not None else given["dest_prefix"]

@@ -5,12 +5,15 @@ Where the pain can be shown here, conda-pack's failure stands beside our success
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
 import shutil
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -334,3 +337,122 @@ def test_absolute_symlinks_stale_byte_code_and_spaces(own: Own, tmp_path: Path) 
     ours = unpack(tmp_path / "ours.tar", tmp_path / "with a space/my env")
     said = activated(ours, "absolute -c 'import placed; print(placed.WHERE)'; pip --version")
     assert said.stdout.startswith(f"{ours}\n") and re.search(rf"\npip .* {re.escape(str(ours))}/", said.stdout)
+
+
+def test_editable_installs_are_refused_or_not_seen(own: Own, tmp_path: Path) -> None:
+    """CP#1 #66 #75 #420: those that leave no direct_url.json are not seen; ours finds them, and takes them along."""
+    prefix = own()
+    for name, line in (("mine.egg-link", "{}\n."), ("easy-install.pth", "{}\n"), ("conda.pth", "{}\n")):
+        source = tmp_path / "sources" / name
+        (source / "mine").mkdir(parents=True)
+        (source / "mine/__init__.py").write_text(f"KIND = {name!r}\n")
+        (site(prefix) / name).write_text(line.format(source))
+        conda_pack(prefix, tmp_path / f"theirs-{name}.tar")
+        assert name in pack("-p", prefix, "-o", tmp_path / "no.tar", code=4).stderr
+        pack_env(prefix, tmp_path / f"{name}.tar", "--editables", "vendor")
+        (site(prefix) / name).unlink()
+    hidden(prefix)
+    hidden(tmp_path / "sources")
+    linked = unpack(tmp_path / "mine.egg-link.tar", tmp_path / "linked")
+    run([linked / "bin/conda-unpack"])
+    copy = Path((site(linked) / "mine.egg-link").read_text().splitlines()[0])
+    assert linked in copy.parents and (copy / "mine/__init__.py").is_file()
+    for name in ("easy-install.pth", "conda.pth"):
+        theirs = conda_unpacked(tmp_path / f"theirs-{name}.tar", tmp_path / f"theirs {name}")
+        assert "No module named 'mine'" in run([theirs / "bin/python", "-c", "import mine"], code=1).stderr
+        ours = unpack(tmp_path / f"{name}.tar", tmp_path / f"ours {name}")
+        assert activated(ours, "python -c 'import mine; print(mine.KIND)'").stdout == f"{name}\n"
+
+
+def test_hard_links_with_a_destination(own: Own, tmp_path: Path) -> None:
+    """CP#70 #105: a damaged tar, and exit code 0."""
+    prefix = own("python")
+    (prefix / "share/first").write_text(f"{prefix}\n")
+    (prefix / "share/second").hardlink_to(prefix / "share/first")
+    target = tmp_path / "apps/env"
+    pack_env(prefix, tmp_path / "ours.tar", "--dest-prefix", str(target))
+    hidden(prefix)
+    unpack(tmp_path / "ours.tar", target)
+    assert (target / "share/first").samefile(target / "share/second")
+    assert (target / "share/second").read_text() == f"{target}\n"
+    assert stands_at(target) == str(target)
+    assert json.loads(pack("status", target, "--json").stdout)["current"] is True
+
+
+def test_unpacking_needs_a_python(own: Own, tmp_path: Path) -> None:
+    """CP#33 #40: an environment without one is relocated by the program that is carried, or by pack itself."""
+    prefix = own("openssl", "ncurses")
+    pack_env(prefix, tmp_path / "ours.tar.zst")
+    hidden(prefix)
+    target = tmp_path / "apps/env"
+    target.parent.mkdir()
+    pack("unpack", tmp_path / "ours.tar.zst", target)
+    assert f'"{target}/ssl"' in run([target / "bin/openssl", "version", "-d"]).stdout
+    assert run([target / "bin/infocmp", "xterm"], env={"PATH": "/nonexistent"}).stdout.startswith("#")
+
+
+def test_the_unpacked_environment_is_unknown(lean: Path, tmp_path: Path) -> None:
+    """CP#73: conda, and with it VS Code, finds what is in its list; Jupyter finds kernels."""
+    home = tmp_path / "home"
+    home.mkdir()
+    pack_env(lean, tmp_path / "env.tar")
+    target = tmp_path / "apps/env"
+    target.parent.mkdir()
+    pack("unpack", tmp_path / "env.tar", target, "--register", env={**SURROUNDINGS, "HOME": str(home)})
+    assert (home / ".conda/environments.txt").read_text() == f"{target}\n"
+
+
+def test_size(own: Own, tmp_path: Path) -> None:
+    """CP#74 #163: what matches nothing in conda-pack leaves out a directory here; profiles print what they save."""
+    prefix = own("python")
+    (prefix / "share/doc/x").mkdir(parents=True)
+    (prefix / "share/doc/x/large.html").write_bytes(bytes(1_000_000))
+    conda_pack(prefix, tmp_path / "theirs.tar", "--exclude", "share/doc")
+    pack_env(prefix, tmp_path / "ours.tar", "--exclude", "share/doc")
+    with tarfile.open(tmp_path / "theirs.tar") as theirs, tarfile.open(tmp_path / "ours.tar") as ours:
+        assert "share/doc/x/large.html" in theirs.getnames()
+        assert not [name for name in ours.getnames() if name.startswith("share/doc")]
+    done = pack("-p", prefix, "-o", tmp_path / "slim.tar", "--slim", "all")
+    for profile in ("docs", "tests", "static", "headers", "pyc"):
+        assert f"left out by --slim {profile}: " in done.stdout, done.stdout
+    assert (tmp_path / "slim.tar").stat().st_size < 0.7 * (tmp_path / "ours.tar").stat().st_size
+    rows = json.loads(pack("scan", "-p", prefix, "--slim", "all", "--sizes", "--json").stdout)
+    assert any(row["before"]["bytes"] > row["after"]["bytes"] for row in rows if row["package"].startswith("python-"))
+    hidden(prefix)
+    target = unpack(tmp_path / "slim.tar", tmp_path / "apps/env")
+    assert activated(target, "python -c 'import ssl, sqlite3, curses, unittest; print(1)'").stdout == "1\n"
+    assert "are right" in pack("verify", target).stdout
+
+
+def test_the_package_that_overwrote_a_file_is_named(own: Own, tmp_path: Path) -> None:
+    """CP#78: told, and refused only where that is wanted."""
+    prefix = own()
+    version = "9.9"
+    old = wheel(tmp_path, version)
+    six = site(prefix) / "six.py"
+    run([prefix / "bin/python", "-m", "pip", "install", "-q", "--no-index", old])
+    record = next(site(prefix).glob(f"tinyroot-{version}.dist-info/RECORD"))
+    rewrite(six, "BY_PIP = 1\n")
+    hashed = base64.urlsafe_b64encode(hashlib.sha256(six.read_bytes()).digest()).rstrip(b"=").decode()
+    record.write_text(record.read_text() + f"six.py,sha256={hashed},{six.stat().st_size}\n")
+    (clobbered,) = json.loads(pack("scan", "-p", prefix, "--json").stdout)["clobbered"]
+    assert clobbered["detail"].startswith(f"tinyroot-{version} by pip, which overwrote that of six-1.17.0")
+    assert "six.py" in pack("-p", prefix, "-o", tmp_path / "no.tar", "--strict", code=4).stderr
+    assert not (tmp_path / "no.tar").exists()
+    assert "paths are packed as they are" in pack("-p", prefix, "-o", tmp_path / "yes.tar").stderr
+
+
+def test_a_destination_for_spark(own: Own, tmp_path: Path) -> None:
+    """CP#89 #69: ``--archives env.tar.gz#environment``: found from the working directory, nothing to run."""
+    prefix = own()
+    pack_env(prefix, tmp_path / "env.tar.gz", "--dest-prefix", "./environment")
+    hidden(prefix)
+    work = tmp_path / "container"
+    unpack(tmp_path / "env.tar.gz", work / "environment")
+    done = run(["./environment/bin/python", "-c", "import six, sys; print(sys.prefix)"], cwd=work)
+    assert done.stdout == f"{work}/environment\n"
+    assert run(["./environment/bin/pip", "--version"], cwd=work).stdout.startswith("pip ")
+    assert stands_at(work / "environment") == "./environment"
+    moved = move(work / "environment", tmp_path / "elsewhere")
+    run([moved / "bin/conda-unpack"])
+    assert stands_at(moved) == str(moved)
