@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from installer_stub import bytecode
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.manifest import encode
 from installer_stub.model import Finding, Standing
@@ -44,8 +45,8 @@ def of(
     restored, modified, clobbered = [], [], []
     for path, verdict in examined.items():
         owned = verdict.job.owned
-        if owned is None or verdict.from_manifest:
-            continue
+        if owned is None or verdict.from_manifest or bytecode.source_path(path):
+            continue  # Python makes its byte code anew where it is stale
         others = list(_others(path, verdict, recorded.rivals.get(path, ()), claims.get(path)))
         if others:
             clobbered += others
