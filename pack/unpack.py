@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from installer_stub import admission, extract, kernels, landing, manifest, payload, register
+from installer_stub import admission, extract, kernels, landing, manifest, payload, register, relocate
 from installer_stub import target as targets
 from installer_stub.errors import OutputError, PackError, UsageError
 from installer_stub.extract import Extracted
+from installer_stub.model import Listing
 from installer_stub.target import Demand
+from pack import delta
 from pack.archive import reading, stem
 from pack.expand import expanded
 from pack.output import writing
@@ -36,6 +38,7 @@ class Options:
     target: Path
     relocate: bool = True
     demand: Demand = Demand.IN_FORCE
+    base: Path | None = None  # the tree that holds what a delta does not
     register: bool = False  # tell conda, and Jupyter, if there is a kernel, where it is
 
 
@@ -63,7 +66,7 @@ def unpack(options: Options, progress: Progress) -> tuple[Path, Extracted]:
         target = landing.place(os.fsencode(options.target))
     path = Path(os.fsdecode(target))
     with _opened(options.archive, path.parent) as (read, finish), _without_collection():
-        opened = admission.open_archive(read)
+        opened = admission.open_archive(delta.completed(read, options.base))
         if options.relocate:
             targets.check_room(opened.manifest, target, options.demand)
         progress.start("unpacking", sum(entry.size for entry in opened.listing.entries))
@@ -79,18 +82,26 @@ def unpack(options: Options, progress: Progress) -> tuple[Path, Extracted]:
     return path, done
 
 
-def check(archive: Path | None, progress: Progress) -> int:
+def check(archive: Path | None, progress: Progress, base: Path | None = None) -> int:
     """Read all of an archive, and hold every file against the hash in its manifest; return the number of members.
 
     Raises ManifestError and ArchiveDamaged. A SquashFS image is unpacked for it in the directory of the image.
     """
     beside = Path() if archive is None else archive.parent
     with _opened(archive, beside) as (read, finish), _without_collection():
-        opened = admission.open_archive(read)
+        opened = admission.open_archive(delta.completed(read, base))
         progress.start("checking", sum(entry.size for entry in opened.listing.entries))
         count = extract.check(opened, progress.advance)
         finish()
     return count
+
+
+def listing_of(base: Path) -> Listing:
+    """Read the full list of files of an archive, or of a tree unpacked from one. Raises ManifestError."""
+    if base.is_dir():
+        return relocate.listing_of(relocate.open_tree(os.fsencode(base)))
+    with _opened(base, base.parent) as (read, _):
+        return admission.open_archive(delta.completed(read, None)).listing
 
 
 def kept(archive: Path | None, paths: Collection[bytes]) -> dict[bytes, bytes]:
@@ -102,7 +113,7 @@ def kept(archive: Path | None, paths: Collection[bytes]) -> dict[bytes, bytes]:
     beside = Path() if archive is None else archive.parent
     with contextlib.ExitStack() as stack:
         read, _ = stack.enter_context(_opened(archive, beside))
-        opened = admission.open_archive(read)
+        opened = admission.open_archive(delta.completed(read, None))
         while (member := opened.stream.next()) is not None and member.path.startswith(manifest.DIRECTORY + b"/"):
             content = opened.stream.read(member.size)
             if member.path in paths:

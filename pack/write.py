@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-from pack import compress
+from pack import compress, delta
 from pack import parcel as parcels
 from pack.archive import Format, Member, Writable, below, squashfs
 from pack.archive.directory import write_directory
@@ -62,6 +62,7 @@ class Options:
     arcroot: bytes = b""  # the directory in which everything lies in the output
     zip_symlinks: bool = False  # store symlinks instead of copies of what they lead to
     zip64: bool = True
+    held: frozenset[str] | None = None  # the hashes of files that a base has, in an archive that leaves them out
 
     @property
     def compression(self) -> Format:
@@ -165,6 +166,8 @@ def _contents(found: Scan, options: Options, version: str) -> Iterator[Member]:
         meta = parcels.meta(options.parcel, found)
     baked = bake(found, options.dest_prefix) if options.dest_prefix is not None else None
     made = members(found, version, _stub(found, options), baked=baked)
+    if options.held is not None:
+        made = delta.reduced(made, found.listing.entries, options.held)
     return below(options.arcroot, chain(made, meta))
 
 

@@ -67,6 +67,11 @@ _FORMATS = (
     help="Rewrite all paths for DIR, absolute or relative like ./environment: nothing is left to do there.",
 )
 @click.option("--arcroot", metavar="DIR", help="The directory in the archive in which everything lies (default: none).")
+@click.option(
+    "--base",
+    metavar="OLD",
+    help="Write a tar without the files of OLD, an earlier archive or the tree unpacked from it; see docs/delta.md.",
+)
 @click.option("--zip-symlinks", is_flag=True, help="In a zip, store symlinks and not copies of what they lead to.")
 @click.option("--no-zip-64", is_flag=True, help="In a zip, use no ZIP64, or fail.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; report what would be written.")
@@ -147,6 +152,7 @@ def _options(context: click.Context, environment: Environment) -> Options:
         )
     if format is Format.INSTALLER and given["arcroot"]:
         raise UsageError("--arcroot: an installer has no directory around its environment", "Leave it out.")
+    held = _held(format, given["base"], given["dest_prefix"])
     path = None
     if given["output"] != "-":
         suffix = format.value if given["format_name"] == INFER else given["format_name"]
@@ -168,7 +174,21 @@ def _options(context: click.Context, environment: Environment) -> Options:
         arcroot=os.fsencode(made.directory if made is not None else given["arcroot"] or ""),
         zip_symlinks=given["zip_symlinks"],
         zip64=not given["no_zip_64"],
+        held=held,
     )
+
+
+def _held(format: Format, base: str | None, dest_prefix: str | None) -> frozenset[str] | None:
+    if base is None:
+        return None
+    if not format.value.startswith("tar") or dest_prefix is not None:
+        raise UsageError(
+            "--base: only a tar can leave out files, and only as archived",
+            "Choose a tar as the output, and leave out --dest-prefix.",
+        )
+    from pack import delta, unpack
+
+    return delta.hashes(Path(base), unpack.listing_of(Path(base)).entries)
 
 
 def _scan_options(context: click.Context) -> ScanOptions:

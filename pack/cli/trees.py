@@ -19,6 +19,7 @@ from .terminal import Bar, findings_json, print_findings, say, shown
 @click.argument("directory", metavar="[DIR]", required=False)
 @click.option("-p", "--prefix", "target", metavar="DIR", help="Where to (default: the archive's name, here).")
 @click.option("--check", "only_check", is_flag=True, help="Only hold the archive against its manifest; write nothing.")
+@click.option("--base", metavar="OLD", help="The unpacked tree that holds what a delta leaves out; see docs/delta.md.")
 @click.option("--register", is_flag=True, help="Tell conda of it, and Jupyter, if a kernel is in it.")
 @click.option("--no-relocate", is_flag=True, help="Leave the files as archived; the first activation relocates them.")
 @click.option("--allow-unrelocated", is_flag=True, help="Permit C strings without room to keep the old path.")
@@ -30,6 +31,7 @@ def _unpack(
     directory: str | None,
     target: str | None,
     only_check: bool,
+    base: str | None,
     register: bool,
     no_relocate: bool,
     allow_unrelocated: bool,
@@ -52,7 +54,7 @@ def _unpack(
     if only_check:
         if directory is not None or target is not None or register or no_relocate or allow_unrelocated or strict:
             raise UsageError("--check writes nothing", "Give it alone, or without it what is to be written.")
-        _check(source, quiet, as_json)
+        _check(source, None if base is None else Path(base), quiet, as_json)
         return
     demanded = demand(allow_unrelocated, strict)
     given = target if directory is None else directory
@@ -62,8 +64,9 @@ def _unpack(
         to = unpacking.default_target(source)
     else:
         raise UsageError("standard input has no name for the directory", "Name one behind the -.")
+    old = None if base is None else Path(base)
     with Bar(quiet or as_json) as bar:
-        path, done = unpacking.unpack(unpacking.Options(source, to, not no_relocate, demanded, register), bar)
+        path, done = unpacking.unpack(unpacking.Options(source, to, not no_relocate, demanded, old, register), bar)
     if as_json:
         counts = {"members": done.members, "written": done.written, "right": done.right}
         say({"prefix": shown(os.fsencode(path)), **counts, "findings": findings_json(done.findings)})
@@ -73,11 +76,11 @@ def _unpack(
         print_findings(done.findings)
 
 
-def _check(source: Path | None, quiet: bool, as_json: bool) -> None:
+def _check(source: Path | None, base: Path | None, quiet: bool, as_json: bool) -> None:
     from pack import unpack as unpacking
 
     with Bar(quiet or as_json) as bar:
-        count = unpacking.check(source, bar)
+        count = unpacking.check(source, bar, base)
     if as_json:
         say({"archive": None if source is None else shown(os.fsencode(source)), "members": count})
     elif not quiet:

@@ -456,3 +456,16 @@ def test_a_destination_for_spark(own: Own, tmp_path: Path) -> None:
     moved = move(work / "environment", tmp_path / "elsewhere")
     run([moved / "bin/conda-unpack"])
     assert stands_at(moved) == str(moved)
+
+
+def test_ten_gigabytes_are_shipped_again(own: Own, tmp_path: Path) -> None:
+    """CP#292: what changed is shipped, and the rest comes from the tree that is there."""
+    prefix = own()
+    first = pack_env(prefix, tmp_path / "first.tar.zst")
+    rewrite(site(prefix) / "six.py", "EDITED = True\n")
+    delta = pack_env(prefix, tmp_path / "delta.tar.zst", "--base", str(first))
+    hidden(prefix)
+    assert delta.stat().st_size < first.stat().st_size / 20
+    there = unpack(first, tmp_path / "first")
+    pack("unpack", delta, tmp_path / "second", "--base", there)
+    assert activated(tmp_path / "second", "python -c 'import six; print(six.EDITED)'").stdout == "True\n"
