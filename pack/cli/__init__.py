@@ -14,29 +14,18 @@ from installer_stub.errors import PackError, UsageError
 from . import locking, manual, scanning, stubs, trees
 from .options import add_log
 from .packing import pack
-from .terminal import complain, ended
+from .terminal import Signalled, complain, ended, on_signal
 
 __all__ = ["locking", "main", "manual", "pack", "scanning", "stubs", "trees"]
 
 add_log(pack)
 
 
-class _Signalled(BaseException):
-    """A signal asked the program to end: unwind, so that nothing half done is left."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-def _on_signal(number: int, frame: object) -> NoReturn:
-    raise _Signalled(number)
-
-
 def main() -> NoReturn:
     """Run the program: errors become words and exit codes here, and nowhere else."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _on_signal)
+            signal.signal(number, on_signal)
     try:
         pack.main(prog_name="pack", standalone_mode=False)
         if sys.stdout is not None:  # as it is where the caller has closed it
@@ -52,7 +41,7 @@ def main() -> NoReturn:
         code = UsageError.code
     except (KeyboardInterrupt, click.Abort):
         code = 128 + signal.SIGINT
-    except _Signalled as signalled:
+    except Signalled as signalled:
         code = 128 + signalled.number
     except BrokenPipeError:
         code = 1  # whoever read the output has gone

@@ -76,6 +76,23 @@ def step(line: str) -> None:
     click.echo(line, err=True)
 
 
+class Signalled(BaseException):
+    """A signal asked the program to end: unwind, so that nothing half done is left."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+_received: int | None = None
+
+
+def on_signal(number: int, frame: object) -> NoReturn:
+    """Take a signal that asks the program to end."""
+    global _received
+    _received = number
+    raise Signalled(number)
+
+
 class Bar:
     """A progress bar in bytes on a terminal, nothing elsewhere."""
 
@@ -107,7 +124,9 @@ class Bar:
             )
 
     def advance(self, count: int) -> None:
-        """Count ``count`` more bytes of the stage."""
+        """Count ``count`` more bytes of the stage; heed a signal whose exception Python lost in a callback."""
+        if _received is not None:
+            raise Signalled(_received)
         if self._bar is not None:
             self._bar.update(count)
 

@@ -141,7 +141,7 @@ def test_a_managed_file_edited_by_hand(make_env: MakeEnvironment, tmp_path: Path
         file.write(b"appended by hand")
     report = json.loads(pack("scan", "--json", "-p", prefix).stdout)
     assert report["standing"]["modified"] == 2
-    assert report["modified"] == ["bin/xz", str(config.relative_to(prefix))]
+    assert [each["path"] for each in report["modified"]] == ["bin/xz", str(config.relative_to(prefix))]
     assert report["standing"]["intact"] == pristine["standing"]["intact"] - 2
     archive = pack_env(prefix, made(tmp_path / "packed") / "env.tar")
     shutil.rmtree(prefix)
@@ -161,7 +161,7 @@ def test_what_pip_installed_between_moves(archive: Path, tmp_path: Path) -> None
     assert sorted(set(contents(direct)) - set(contents(archive))) == sorted(
         f"{directory}{name}"
         for directory, names in {
-            "": ["bin/tinyroot"],
+            "": [".pack/requirements.txt", "bin/tinyroot"],
             "lib/python3.11/site-packages/": [
                 "tinyroot/",
                 "tinyroot/__init__.py",
