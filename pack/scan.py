@@ -139,11 +139,8 @@ def scan(
     )
     found = list(selected.found)
     elsewhere = run_paths.directories(found, prefix, environment.names)
-    jobs = [
-        replace(_job(prefix, each, recorded, earlier, elsewhere), source=vendored.sources.get(each.path, b""))
-        for each in found
-        if each.kind is Kind.FILE
-    ]
+    sources = vendored.sources
+    jobs = [_job(prefix, each, recorded, earlier, elsewhere, sources) for each in found if each.kind is Kind.FILE]
     context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths)
     verdicts = list(workers.examined(jobs, context, options.workers or os.cpu_count() or 1, progress))
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
@@ -239,7 +236,12 @@ def _require_readable(environment: Environment, notes: Sequence[Finding], ignore
 
 
 def _job(
-    prefix: bytes, found: Found, recorded: conda.Records, earlier: Earlier, elsewhere: Mapping[bytes, tuple[bytes, ...]]
+    prefix: bytes,
+    found: Found,
+    recorded: conda.Records,
+    earlier: Earlier,
+    elsewhere: Mapping[bytes, tuple[bytes, ...]],
+    sources: Mapping[bytes, bytes],
 ) -> Job:
     return Job(
         found.path,
@@ -251,6 +253,7 @@ def _job(
         earlier.findings.get(found.path, ()),
         elsewhere.get(found.path, ()),
         entries.is_privileged(prefix, found),
+        sources.get(found.path, b""),
     )
 
 
