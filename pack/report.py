@@ -12,6 +12,7 @@ from installer_stub.manifest import described, encode
 from installer_stub.model import Fill, Finding, Force, Kind, Standing
 from installer_stub.slots import HARMLESS
 from pack import brought, deep, entries
+from pack.dereference import NOWHERE
 from pack.scan import ABSENT, EDITABLE, Scan
 from pack.selection import EXCLUDED, UNMATCHED
 from pack.selection import described as described_savings
@@ -162,8 +163,8 @@ def sizes_text(scan: Scan) -> list[str]:
 
 def warnings(scan: Scan) -> list[str]:
     """Say in a few lines what the packed environment lacks."""
-    absent = sum(note.what in ABSENT for note in scan.notes)
-    told = (*ABSENT, *_ARCHIVED, EXCLUDED, UNMATCHED, EDITABLE)
+    absent = sum(note.what in (*ABSENT, NOWHERE) for note in scan.notes)
+    told = (*ABSENT, NOWHERE, *_ARCHIVED, EXCLUDED, UNMATCHED, EDITABLE)
     bare = len({note.path for note in scan.notes if note.what not in told})
     lines = [f"{note.detail} {note.what}" for note in scan.notes if note.what == UNMATCHED]
     left = {note.detail for note in scan.notes if note.what == EDITABLE}

@@ -86,12 +86,7 @@ def write(
     for an installer without its stub.
     """
     level = compress.checked_level(options.compression, options.level)
-    cores = os.cpu_count() or 1
-    threads = options.threads or cores
-
-    def scanned(leave_out: frozenset[bytes]) -> Scan:
-        progress.start("scanning", None)
-        return scan(environment, replace(options.scan, workers=threads), leave_out, progress.advance)
+    threads = options.threads or os.cpu_count() or 1
 
     def compressed(out: Writable) -> Compressor:
         return compress.compressor(out, options.compression, options.level, threads, options.threads > 0)
@@ -100,7 +95,7 @@ def write(
         assert options.path is not None
         directory = DirectoryOutput(options.path, options.force)
         with directory as partial:
-            found = scanned(_inside(environment, options.path, directory.partial))
+            found = _scanned(environment, options, _inside(environment, options.path, directory.partial), progress)
             progress.start("writing", found.size)
             write_directory(_contents(found, options, version), partial, progress.advance)
         return found
@@ -110,7 +105,7 @@ def write(
         squashfs.program()  # before the scan, which may take long
         image = Output(options.path, options.force)
         with image:
-            found = scanned(_inside(environment, options.path, image.partial))
+            found = _scanned(environment, options, _inside(environment, options.path, image.partial), progress)
             progress.start("writing", found.size)
             contents = _contents(found, options, version)
             owners = options.scan.keep_setuid
@@ -119,7 +114,7 @@ def write(
 
     output, leave_out = _opened(environment, options)
     with output as stream:
-        found = scanned(leave_out)
+        found = _scanned(environment, options, leave_out, progress)
         if options.installer is not None:
             frozen = section(stub_for(found, say)) if options.stub else None
             payload = tuple(members(found, version, _stub(found, options), options.installer))
@@ -148,18 +143,22 @@ def dry_run(environment: Environment, options: Options, progress: Progress) -> S
         kind = DirectoryOutput if options.format is Format.DIRECTORY else Output
         kind(options.path, options.force).check()
         leave_out = _inside(environment, options.path)
-    progress.start("scanning", None)
-    found = scan(environment, replace(options.scan, workers=options.threads), leave_out, progress.advance)
+    found = _scanned(environment, options, leave_out, progress)
     if options.installer is None:
         for _ in _contents(found, options, "dry run"):
             pass  # what cannot be a member is told when it is asked for
     return found
 
 
+def _scanned(environment: Environment, options: Options, leave_out: frozenset[bytes], progress: Progress) -> Scan:
+    """Scan the environment as the output holds it: a zip has no links."""
+    progress.start("scanning", None)
+    found = scan(environment, replace(options.scan, workers=options.threads), leave_out, progress.advance)
+    return without_links(found, options.zip_symlinks) if options.format is Format.ZIP else found
+
+
 def _contents(found: Scan, options: Options, version: str) -> Iterator[Member]:
     """Yield the members of an output that is no installer."""
-    if options.format is Format.ZIP:
-        found = without_links(found, options.zip_symlinks)
     meta: Iterator[Member] = iter(())
     if options.parcel is not None:
         found = replace(found, manifest=replace(found.manifest, added=(*found.manifest.added, *parcels.PATHS)))

@@ -150,6 +150,11 @@ def _options(context: click.Context, environment: Environment) -> Options:
             "--dest-prefix: an installer rewrites everything for where it is told to install",
             "Say where that is by default with --default-prefix.",
         )
+    if format is Format.ZIP and given["keep_setuid"]:
+        raise UsageError(
+            "--keep-setuid: a zip holds no owners, and with another owner these bits mean another thing",
+            "Leave it out, or choose a tar.",
+        )
     if format is Format.INSTALLER and given["arcroot"]:
         raise UsageError("--arcroot: an installer has no directory around its environment", "Leave it out.")
     held = _held(format, given["base"], given["dest_prefix"])
