@@ -134,30 +134,8 @@ def _options(context: click.Context, environment: Environment) -> Options:
     given: dict[str, Any] = context.params
     format = _format(given["format_name"], given["output"])
     parcels = {name: given[f"parcel_{name}"] for name in ("root", "name", "version", "distro")}
-    made = None
-    if format is Format.PARCEL:
-        made = parcel.parcel(environment.name, **parcels)
-        if given["dest_prefix"] or given["arcroot"]:
-            raise UsageError(
-                "--dest-prefix and --arcroot contradict a parcel, which has its own",
-                "Say where it goes with --parcel-root, --parcel-name and --parcel-version.",
-            )
-    elif any(value is not None for value in parcels.values()):
-        typed = ", ".join(f"--parcel-{name}" for name, value in parcels.items() if value is not None)
-        raise UsageError(f"{typed}: only a parcel has this, and {format.value} is none", "Give --format parcel.")
-    if format is Format.INSTALLER and given["dest_prefix"]:
-        raise UsageError(
-            "--dest-prefix: an installer rewrites everything for where it is told to install",
-            "Say where that is by default with --default-prefix.",
-        )
-    if format is Format.ZIP and given["keep_setuid"]:
-        raise UsageError(
-            "--keep-setuid: a zip holds no owners, and with another owner these bits mean another thing",
-            "Leave it out, or choose a tar.",
-        )
-    if format is Format.INSTALLER and given["arcroot"]:
-        raise UsageError("--arcroot: an installer has no directory around its environment", "Leave it out.")
-    held = _held(format, given["base"], given["dest_prefix"])
+    _require_sense(given, format)
+    made = parcel.parcel(environment.name, **parcels) if format is Format.PARCEL else None
     path = None
     if given["output"] != "-":
         suffix = format.value if given["format_name"] == INFER else given["format_name"]
@@ -179,21 +157,50 @@ def _options(context: click.Context, environment: Environment) -> Options:
         arcroot=os.fsencode(made.directory if made is not None else given["arcroot"] or ""),
         zip_symlinks=given["zip_symlinks"],
         zip64=not given["no_zip_64"],
-        held=held,
+        held=None if given["base"] is None else _held(Path(given["base"])),
     )
 
 
-def _held(format: Format, base: str | None, dest_prefix: str | None) -> frozenset[str] | None:
-    if base is None:
-        return None
-    if not format.value.startswith("tar") or dest_prefix is not None:
+def _require_sense(given: Mapping[str, Any], format: Format) -> None:
+    """Raise UsageError for options that mean nothing for the format, or contradict each other."""
+    from pack.archive import Format
+
+    parcels = [
+        f"--parcel-{name}" for name in ("root", "name", "version", "distro") if given[f"parcel_{name}"] is not None
+    ]
+    if format is not Format.PARCEL and parcels:
         raise UsageError(
-            "--base: only a tar can leave out files, and only as archived",
-            "Choose a tar as the output, and leave out --dest-prefix.",
+            f"{', '.join(parcels)}: only a parcel has this, and {format.value} is none", "Give --format parcel."
         )
+    if format is Format.PARCEL and (given["dest_prefix"] or given["arcroot"]):
+        raise UsageError(
+            "--dest-prefix and --arcroot contradict a parcel, which has its own",
+            "Say where it goes with --parcel-root, --parcel-name and --parcel-version.",
+        )
+    if format is Format.INSTALLER and given["dest_prefix"]:
+        raise UsageError(
+            "--dest-prefix: an installer rewrites everything for where it is told to install",
+            "Say where that is by default with --default-prefix.",
+        )
+    if format is Format.INSTALLER and given["arcroot"]:
+        raise UsageError("--arcroot: an installer has no directory around its environment", "Leave it out.")
+    if format is Format.ZIP and given["keep_setuid"]:
+        raise UsageError(
+            "--keep-setuid: a zip holds no owners, and with another owner these bits mean another thing",
+            "Leave it out, or choose a tar.",
+        )
+    elsewhere = given["dest_prefix"] or given["arcroot"]
+    if given["base"] is not None and (elsewhere or not format.value.startswith("tar")):
+        raise UsageError(
+            "--base: only a tar can leave out files, as archived, and not in a directory of its own",
+            "Choose a tar as the output, and leave out --dest-prefix and --arcroot.",
+        )
+
+
+def _held(base: Path) -> frozenset[str]:
     from pack import delta, unpack
 
-    return delta.hashes(Path(base), unpack.listing_of(Path(base)).entries)
+    return delta.hashes(base, unpack.listing_of(base).entries)
 
 
 def _scan_options(context: click.Context) -> ScanOptions:
