@@ -61,8 +61,9 @@ def one(files: Path) -> Path:
 def large() -> Iterator[Path]:
     """An installer that takes a while, and whose hooks take until a file says that it is enough."""
     wait = '#!/bin/sh\necho $$ >"${PREFIX%/*}/ready"\nwhile [ ! -e "${PREFIX%/*}/enough" ]; do sleep 0.05; done\n'
+    again = wait.replace("/ready", "/ready again").replace("/enough", "/never")
     with in_memory() as place:
-        yield write(place / "large.sh", [*ONE, noise(8 << 20)], {"pre-install": wait, "post-install": wait})
+        yield write(place / "large.sh", [*ONE, noise(8 << 20)], {"pre-install": wait, "post-install": again})
 
 
 def said(done: subprocess.CompletedProcess[str]) -> Any:
@@ -453,9 +454,7 @@ def first_hook(target: Path, process: subprocess.Popen[str]) -> None:
 def second_hook(target: Path, process: subprocess.Popen[str]) -> None:
     first_hook(target, process)
     (target.parent / "enough").touch()
-    until(target.exists, process)
-    (target.parent / "ready").unlink()
-    (target.parent / "enough").unlink()
+    until(lambda: written(target.parent / "ready again"), process)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -473,7 +472,7 @@ def test_a_signal_leaves_nothing(
         assert process.returncode == 128 + number, err
         assert json.loads(out)["code"] == 128 + number
         assert "interrupted; the target is as it was before" in err
-    for name in ("ready", "enough"):
+    for name in ("ready", "ready again", "enough"):
         (here / name).unlink(missing_ok=True)
     assert os.listdir(here) == []
 
