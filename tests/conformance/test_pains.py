@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures import channel as channels
 from fixtures.channel import locked
 from tests.conformance.peer import conda_pack, conda_unpacked, hidden
 from tests.conftest import need
@@ -137,18 +138,27 @@ def test_binaries_are_not_relocated(own: Own, tmp_path: Path, package_cache: Pat
     assert run([ours / "bin/told"]).stdout == "told\n"
 
 
-def test_no_archive_fails_and_rewrites_the_cache(own: Own, tmp_path: Path, package_cache: Path) -> None:
-    """CP#407 #422 #478: it exits with 0 and makes nothing; ours is no link to anybody's file."""
-    prefix = own()
+def test_no_archive_rewrites_the_package_cache(channel: Path, tmp_path: Path) -> None:
+    """CP#407 #422 #478: conda-unpack in such a directory writes into the user's packages; ours is linked to nothing."""
+    cache = tmp_path / "cache"
+    prefix = channels.install(tmp_path / "source/env", ("python",), [channel], cache=cache)
+
+    def cached() -> dict[str, tuple[object, ...]]:
+        return snapshot(cache / "pkgs", times=False)
+
+    before = cached()
     target = tmp_path / "apps/env"
     pack("-q", "-p", prefix, "-o", target, "--format", "no-archive", "--force")
     inodes = {path.lstat().st_ino for path in prefix.rglob("*") if path.is_file() and not path.is_symlink()}
     assert not [path for path in target.rglob("*") if path.lstat().st_ino in inodes]
-    before = snapshot(prefix)
-    hidden(prefix)
     run([target / "bin/conda-unpack"])
     assert stands_at(target) == str(target)
-    assert snapshot(prefix.with_name(prefix.name + " hidden")) == before
+    assert cached() == before
+
+    conda_pack(prefix, tmp_path / "theirs", "--format", "no-archive", "--force")
+    env = {**SURROUNDINGS, "PATH": f"{tmp_path}/theirs/bin:/usr/bin:/bin"}
+    run([tmp_path / "theirs/bin/python", tmp_path / "theirs/bin/conda-unpack"], env=env)
+    assert cached() != before
 
 
 def test_scripts_need_activation(own: Own, tmp_path: Path) -> None:
@@ -216,7 +226,7 @@ LEVELS = {"tar.zst": ("1", "19"), "tar.xz": ("0", "9"), "tar.gz": ("1", "9")}
 
 
 @pytest.mark.parametrize("suffix", LEVELS)
-def test_level_and_threads_are_ignored(suffix: str, tmp_path: Path) -> None:
+def test_level_and_threads_are_ignored(suffix: str, lean: Path, tmp_path: Path) -> None:
     """CP#53 #298 #351: what is asked for is done, or refused."""
     prefix = tmp_path / "env"
     shutil.copytree("/usr/share/doc", prefix / "share", symlinks=True, ignore=lambda at, names: names[40:])
@@ -229,6 +239,12 @@ def test_level_and_threads_are_ignored(suffix: str, tmp_path: Path) -> None:
         assert digest(outputs[0]) == digest(outputs[1])
         sizes.append(outputs[0].stat().st_size)
     assert sizes[0] > sizes[1]
+    if suffix == "tar.zst":
+        theirs = [tmp_path / f"theirs-{level}.{suffix}" for level in LEVELS[suffix]]
+        for output, level in zip(theirs, LEVELS[suffix], strict=True):
+            conda_pack(lean, output, "--compress-level", level, "--ignore-missing-files")
+        low, high = (output.stat().st_size for output in theirs)
+        assert abs(low - high) < 1000  # of 15 million; names of temporary files are in them
     for options in (("--compress-level", "99"), ("--compress-level", "-3"), ("-j", "0"), ("-j", "-2")):
         pack("-p", prefix, "-o", tmp_path / f"no.{suffix}", *options, code=2)
     assert not (tmp_path / f"no.{suffix}").exists()
@@ -258,6 +274,15 @@ def test_activation_fails_in_a_shell(shell: str, lean: Path, session_directory: 
     )
     done = run([need(name), *options, "-c", "\n".join(lines)], env={**SURROUNDINGS, "HOME": str(tmp_path)})
     assert done.stdout == f"{target}\n{target} 1\n{SURROUNDINGS['PATH']}\n"
+
+
+def test_its_activation_fails_where_ours_does_not(lean: Path, tmp_path: Path) -> None:
+    """CP#72 #170: with ``set -u``, and in ksh93; in the shells above ours works."""
+    conda_pack(lean, tmp_path / "theirs.tar", "--ignore-missing-files")
+    theirs = unpack(tmp_path / "theirs.tar", tmp_path / "theirs")
+    for shell, words in (("dash -eu", "parameter not set"), ("bash -eu", "unbound variable"), ("ksh93", "not found")):
+        done = run([*shell.split(), "-c", f". '{theirs}/bin/activate'"], code=None)
+        assert words in done.stderr, shell
 
 
 def test_variables_of_the_environment_are_lost(own: Own, tmp_path: Path) -> None:
@@ -316,6 +341,8 @@ def test_fills_tmp_and_leaves_files(lean: Path, tmp_path: Path) -> None:
         assert partial.startswith("env.tar.xz.") and partial.endswith(".partial")
         packing.send_signal(signal.SIGINT)
     assert packing.returncode == 130
+    conda_pack(lean, tmp_path / "theirs.tar", "--ignore-missing-files")
+    assert (tmp_path / "theirs.tar").stat().st_mode & 0o777 == 0o600
     assert os.listdir(output.parent) == [] == os.listdir(tmp_path / "tmp")
     sh(f"umask 027; {PACK} -q -p {lean} -o {output.with_suffix('')}", env=env)
     assert output.with_suffix("").stat().st_mode & 0o777 == 0o640
@@ -370,6 +397,8 @@ def test_hard_links_with_a_destination(own: Own, tmp_path: Path) -> None:
     (prefix / "share/first").write_text(f"{prefix}\n")
     (prefix / "share/second").hardlink_to(prefix / "share/first")
     target = tmp_path / "apps/env"
+    conda_pack(prefix, tmp_path / "theirs.tar", "--dest-prefix", f"{target}/longer")
+    assert "Skipping to next header" in run(["tar", "-tf", tmp_path / "theirs.tar"], code=2).stderr
     pack_env(prefix, tmp_path / "ours.tar", "--dest-prefix", str(target))
     hidden(prefix)
     unpack(tmp_path / "ours.tar", target)
