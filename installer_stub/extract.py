@@ -15,11 +15,10 @@ import stat
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
-from installer_stub import activation, durable, relocate, rewrite, staging, state, target
-from installer_stub.admission import Archive, Guard, Read, refused
-from installer_stub.errors import ManifestError
+from installer_stub import activation, audit, durable, relocate, rewrite, staging, state, target
+from installer_stub.admission import Archive, Guard, Read
 from installer_stub.fit import misfits
-from installer_stub.model import Entry, Field, Finding, Kind, Reference, Relocatable
+from installer_stub.model import Field, Finding, Kind, Reference, Relocatable
 from installer_stub.rewrite import Digest, Form
 from installer_stub.state import Stand, State
 from installer_stub.tarstream import ArchiveDamaged, Member, Privileges, damaged
@@ -76,56 +75,6 @@ def extract(
         return extraction.finish()
     finally:
         os.close(root)
-
-
-def check(archive: Archive, progress: Callable[[int], object] = lambda count: None) -> int:
-    """Hold every member against the manifest, and write nothing; return how many there are. Raises ArchiveDamaged."""
-    guard = Guard(archive)
-    entries = {entry.path: entry for entry in archive.listing.entries}
-    files = {file.path: file for file in archive.manifest.files if file.is_rewritten}
-    form = Form(None)
-    for member, _ in archive.head:
-        guard.admit(member)
-    while True:
-        following = archive.stream.next()
-        if following is None:
-            guard.require_all()
-            return guard.count
-        member = following
-        guard.admit(member)
-        entry, file = entries.get(member.path), files.get(member.path)
-        if member.path == state.STATE:
-            form = _packed_for(member, archive.stream.read(member.size))
-            guard.relocated()
-        elif file is not None and form.prefix is not None:
-            parts = rewrite.regions(file.references)
-            try:
-                digest = rewrite.transform(archive.stream.read, lambda piece: None, parts, form, form)
-            except ArchiveDamaged:
-                raise
-            except ValueError as error:
-                raise damaged(f"{os.fsdecode(file.path)!r}: {error}") from error
-            require(member, entry, digest)
-        else:
-            require(member, entry, _copied(archive.stream.read, member.size, lambda piece: None))
-        progress(member.size)
-
-
-def require(member: Member, entry: Optional[Entry], digest: Digest) -> None:
-    """Raise ArchiveDamaged where a file has other bytes than the manifest says; links have none."""
-    if entry is not None and entry.kind is Kind.FILE and digest != (entry.sha256, entry.size):
-        raise refused(member, "has other bytes than the manifest says")
-
-
-def _packed_for(member: Member, content: bytes) -> Form:
-    """Return the form in which an archive's files are, by the state in it."""
-    try:
-        known = state.parse(content, member.path)
-    except ManifestError as error:
-        raise refused(member, "is not the state of a tree") from error
-    if not known.complete or known.newest.form.prefix is None or known.newest.others:
-        raise refused(member, "is not the state of a tree that was packed for one place")
-    return known.newest.form
 
 
 class _Extraction:
@@ -190,7 +139,7 @@ class _Extraction:
         Left as archived, the tree stays in that form, and files are held against the hashes of what they undo to.
         """
         content = read(member.size)
-        self._old = _packed_for(member, content)
+        self._old = audit.packed_for(member, content)
         self._guard.relocated()
         self._files = self._rewritten
         if not self._relocating:
@@ -234,7 +183,7 @@ class _Extraction:
     def _copied(self, read: Read, size: int, write: Callable[[bytes], object]) -> Optional[Digest]:
         """Copy content; return its digest, or None where somebody else answers for it."""
         if not self._hashed:
-            return _copied(read, size, write)
+            return audit.copied(read, size, write)
         left = size
         while left:
             piece = read(min(left, _PIECE))
@@ -244,7 +193,7 @@ class _Extraction:
 
     def _compare(self, member: Member, digest: Optional[Digest]) -> None:
         if digest is not None:
-            require(member, self._entries.get(member.path), digest)
+            audit.require(member, self._entries.get(member.path), digest)
 
     def _dress(self, member: Member, descriptor: int) -> None:
         """Give a file its mode; to a privileged one, if this user can, its owner and capability, too."""
@@ -370,17 +319,6 @@ class _Sink:
     def digest(self) -> Digest:
         """The digest of what was written."""
         return Digest(self._hasher.hexdigest() if self._hasher is not None else "", self._size)
-
-
-def _copied(read: Read, size: int, write: Callable[[bytes], object]) -> Digest:
-    hasher = hashlib.sha256()
-    left = size
-    while left:
-        piece = read(min(left, _PIECE))
-        hasher.update(piece)
-        write(piece)
-        left -= len(piece)
-    return Digest(hasher.hexdigest(), size)
 
 
 def _uid(privileges: Privileges) -> int:

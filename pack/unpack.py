@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from installer_stub import admission, extract, kernels, landing, manifest, payload, register, relocate
+from installer_stub import admission, audit, extract, kernels, landing, manifest, payload, register, relocate
 from installer_stub import target as targets
 from installer_stub.errors import OutputError, PackError, UsageError
 from installer_stub.extract import Extracted
@@ -91,7 +91,7 @@ def check(archive: Path | None, progress: Progress, base: Path | None = None) ->
     with _opened(archive, beside) as (read, finish), _without_collection():
         opened = admission.open_archive(delta.completed(read, base))
         progress.start("checking", sum(entry.size for entry in opened.listing.entries))
-        count = extract.check(opened, progress.advance)
+        count = audit.check(opened, progress.advance)
         finish()
     return count
 
