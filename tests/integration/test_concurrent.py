@@ -89,22 +89,28 @@ def test_without_locks(archive: Path, tmp_path: Path) -> None:
 
 
 def test_some_are_killed(archive: Path, tmp_path: Path) -> None:
-    """Of twelve that start together half are killed, half have no locks; the others finish as if one had run."""
+    """Of twelve half are killed, half have no locks; those that begin when the first dies finish as if one had run."""
     chance = random.Random(20_240_611)
     expected = undisturbed(archive, tmp_path / "x" / "env")
     tree = clone(archive, tmp_path / "x" / "env")
-    commands: list[list[str | Path]] = []
-    strace: list[str | Path] = [need("strace"), "-o", os.devnull]
+    hold = tmp_path / "hold"
+    hold.touch()
+    strace: list[str | Path] = [need("strace"), "-o", os.devnull, "-e", "trace=flock,rename"]
+    doomed: list[list[str | Path]] = []
+    others: list[list[str | Path]] = []
     for number in range(12):
-        traced: list[str | Path] = ["-e", "trace=flock,rename"]
+        unlocked: list[str | Path] = ["-e", "inject=flock:error=ENOLCK"] if number % 4 > 1 else []
         if number % 2:
-            traced += ["-e", f"inject=rename:signal=KILL:when={chance.randrange(1, 40)}"]
-        if number % 4 > 1:
-            traced += ["-e", "inject=flock:error=ENOLCK"]
-        commands.append([*strace, *traced, *relocator(tree)])
-    ended = all_at_once(commands, tmp_path)
-    assert {ended[number][0] for number in range(0, 12, 2)} == {0}, ended
-    assert {ended[number][0] for number in range(1, 12, 2)} & {-9, 137}, "none was killed"
+            # The tree takes more than a hundred renames: six cannot end it without one that reaches its death.
+            death = f"inject=rename:signal=KILL:when={chance.randrange(1, 17)}"
+            ends: list[str | Path] = ["sh", "-c", '"$@"; code=$?; rm -f "$0"; exit $code', hold]
+            doomed.append([*ends, *strace, *unlocked, "-e", death, *relocator(tree)])
+        else:
+            waits: list[str | Path] = ["sh", "-c", 'while [ -e "$0" ]; do sleep 0.01; done; exec "$@"', hold]
+            others.append([*waits, *strace, *unlocked, *relocator(tree)])
+    ended = all_at_once([*doomed, *others], tmp_path)
+    assert {code for code, _, _ in ended[len(doomed) :]} == {0}, ended
+    assert 137 in {code for code, _, _ in ended[: len(doomed)]}, ended
     # One that was killed last leaves its staging behind, and whoever comes next removes it.
     assert all_at_once([relocator(tree)], tmp_path)[0][0] == 0
     assert not differences(expected, shape(tree))
