@@ -13,13 +13,14 @@ export PACK_DEMO_ENV := $(ENV)
 endif
 unexport ENV
 
-.PHONY: help demo test test-all lint lint-ruff lint-format lint-types lint-shell clean venv programs compilers channels
+.PHONY: help demo test test-all bench lint lint-ruff lint-format lint-types lint-shell clean venv programs compilers channels
 
 help:
 	@echo 'make demo                 pack a real environment, move it, hide the source, activate it, run it'
 	@echo 'make demo ENV=NAME        the same with an environment of yours: a name or a path'
 	@echo 'make test                 the tests of every change; ARGS="-k shebang" runs some of them'
 	@echo 'make test-all             all tests, with those that take long'
+	@echo 'make bench                measure ours beside the peers; ARGS="--rounds 1 --size small" does less'
 	@echo 'make lint                 ruff, mypy, shellcheck'
 	@echo 'make clean                remove what the above made, but for what was built into .cache'
 	@echo
@@ -37,6 +38,11 @@ test: channels
 
 test-all: channels
 	PACK_TEST_ALL=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# Not a test: it says how fast, and takes a quarter of an hour.
+bench: channels
+	@$(PYTHON) fixtures/prepare.py peers
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: lint-ruff lint-format lint-types lint-shell
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Dict, List, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, Match, Sequence, Tuple, TypeVar
 
 from installer_stub.activation import STEM, STEM_BESIDE
 from installer_stub.errors import ManifestError
@@ -38,21 +38,18 @@ INSTALLING = b".installing"  # at the root, while an installation there is not c
 _T = TypeVar("_T")
 _MAX_ROOM = 1 << 20  # a run path can be as long; a slot is held in memory
 _PAGE_HASHES = (Spelling.SHA1, Spelling.SHA256, Spelling.SHA384)
+_ESCAPED = re.compile("[%\x00-\x1f\x7f\udc80-\udcff]")
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def encode(path: bytes) -> str:
     """Write bytes as text: UTF-8 stays, ``%``, control characters and other bytes become ``%XX``."""
-    out: List[str] = []
-    for char in path.decode("utf-8", "surrogateescape"):
-        code = ord(char)
-        if 0xDC80 <= code <= 0xDCFF:
-            out.append(f"%{code - 0xDC00:02X}")
-        elif code < 0x20 or code == 0x7F or char == "%":
-            out.append(f"%{code:02X}")
-        else:
-            out.append(char)
-    return "".join(out)
+    return _ESCAPED.sub(_escape, path.decode("utf-8", "surrogateescape"))
+
+
+def _escape(found: Match[str]) -> str:
+    code = ord(found.group())
+    return f"%{code - 0xDC00 if code >= 0xDC80 else code:02X}"
 
 
 def decode(text: str) -> bytes:

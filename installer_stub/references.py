@@ -17,6 +17,7 @@ from installer_stub.model import Finding, Reference, Spelling
 from installer_stub.slots import CONTAINERS, INLINED, Slots
 
 _PIECE = 4 << 20
+_HEAD = 4096
 
 
 UTF16 = {Format.UTF16LE: Spelling.UTF16LE, Format.UTF16BE: Spelling.UTF16BE}
@@ -63,12 +64,13 @@ def read(
     """
     literal = mode is not Mode.SEARCH
     hasher = hashlib.sha256()
-    head = read_at(0, 4096)
+    first = read_at(0, min(_PIECE, size + 1))
+    head = first[:_HEAD]
     format = classify(head, path)
     seen = _Seen({p[:INLINED] for p in prefixes if len(p) > INLINED} if format is Format.ELF else set())
     utf16 = UTF16.get(format, Spelling.PLAIN)
     table = {p: (p, Spelling.PLAIN) for p in prefixes} if literal else _needles(tuple(prefixes), utf16)
-    hits = list(match.search(_pieces(read_at, size, hasher.update, seen), table))
+    hits = list(match.search(_pieces(read_at, size, first, hasher.update, seen), table))
     text = mode is Mode.PLACEHOLDER_TEXT if literal else not seen.nul or utf16 is not Spelling.PLAIN
     find = Slots(read_at, seen.size, path, head, literal, root)
     if hits:
@@ -123,11 +125,17 @@ class _Seen:
             self._last = piece[-INLINED:]
 
 
-def _pieces(read_at: ReadAt, size: int, update: Callable[[bytes], None], seen: _Seen) -> Iterator[bytes]:
-    while True:
-        piece = read_at(seen.size, min(_PIECE, max(size - seen.size, 1)))
-        if not piece:
-            return
+def _pieces(read_at: ReadAt, size: int, piece: bytes, update: Callable[[bytes], None], seen: _Seen) -> Iterator[bytes]:
+    """Yield ``piece``, the first, and all that come behind it, also where there is more than ``size``.
+
+    One byte more than that is asked for: so whoever gets less knows without asking again that it is the end.
+    """
+    asked = min(_PIECE, size + 1)
+    while piece:
         update(piece)
         seen.take(piece)
         yield piece
+        if len(piece) < asked:
+            return
+        asked = min(_PIECE, max(size - seen.size, 0) + 1)
+        piece = read_at(seen.size, asked)

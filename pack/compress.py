@@ -26,7 +26,7 @@ from .archive import Format, Writable
 
 LEVELS = {
     Format.TAR: (0, 0, 9),
-    Format.TAR_GZ: (0, 6, 9),
+    Format.TAR_GZ: (0, 5, 9),
     Format.TAR_BZ2: (1, 9, 9),
     Format.TAR_XZ: (0, 6, 9),
     Format.TAR_ZST: (0, 3, 22),

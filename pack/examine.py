@@ -46,7 +46,7 @@ class Context:
     grow: bool = False  # whether a file is rebuilt where its run path has no room to be made relative
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """A file to examine. ``known``, ``relocatable`` and ``findings`` are what an earlier packing says of it.
 
@@ -71,7 +71,7 @@ class Job:
         return self.source or self.path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Examined:
     """The verdict on a file. ``layers`` lead from the bytes on disk to the archived bytes."""
 

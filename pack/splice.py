@@ -11,7 +11,7 @@ from installer_stub.elf import ReadAt
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Splice:
     """Put ``new`` in the place of ``length`` bytes at ``offset``."""
 

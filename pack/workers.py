@@ -8,8 +8,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
 from multiprocessing import resource_tracker
+from operator import attrgetter
 from types import ModuleType
+from typing import Any
 
 from pack.examine import Context, Examined, Job, examine
 
@@ -33,7 +36,8 @@ def examined(jobs: Sequence[Job], context: Context, workers: int, progress: Prog
         try:
             with _starting():
                 results = pool.map(_examine_batch, batches)
-            for done in results:
+            for batch, verdicts in zip(batches, results, strict=True):
+                done = [Examined(job, *verdict) for job, verdict in zip(batch, verdicts, strict=True)]
                 yield from done
                 progress(sum(each.job.size for each in done))
         except BaseException:
@@ -83,5 +87,9 @@ def _initialize(context: Context) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def _examine_batch(batch: list[Job]) -> list[Examined]:
-    return [examine(job, _worker_context) for job in batch]
+_verdict = attrgetter(*(each.name for each in fields(Examined) if each.name != "job"))
+
+
+def _examine_batch(batch: list[Job]) -> list[tuple[Any, ...]]:
+    """Return what each verdict says besides its job, which the parent has: pickling it costs as much as all else."""
+    return [_verdict(examine(job, _worker_context)) for job in batch]

@@ -1,0 +1,248 @@
+"""``python -m benchmarks``: ours and the peers, doing the same work in turn on the same environments.
+
+Writes ``results.md``, ``results.json`` and ``results.svg`` beside this file. ``make bench`` installs what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from shlex import quote
+
+from benchmarks import inputs
+from benchmarks.contest import Contest, Contestant, Wrong, plot, run, table
+from fixtures import channel, peers, stub
+from installer_stub.errors import PackError
+
+PACK = Path(sys.executable).with_name("pack")
+HERE = Path(__file__).parent
+TMPFS = Path("/dev/shm")
+
+
+def contests(prefix: Path, work: Path, fast: Path) -> list[Contest]:
+    """Return all contests on one environment; ``work`` lies on a disk, ``fast`` on a tmpfs."""
+    return [
+        _scan(prefix, work),
+        _packing_gzip(prefix, work),
+        _packing_zstd(prefix, work),
+        _relocation(prefix, work),
+        _unpacking(prefix, fast),
+        *(_installing(prefix, place, where) for place, where in ((fast, "on tmpfs"), (work, "on disk"))),
+        _packing_small(work),
+    ]
+
+
+def _scan(prefix: Path, work: Path) -> Contest:
+    def named(_: Path, out: str) -> None:
+        _require(len(out.splitlines()) > 50, "hardly anything found")
+
+    command = f"{PACK} scan --json -p {prefix} > found.json; wc -c < found.json"
+    return Contest(
+        "scan",
+        [
+            Contestant("pack scan", command, lambda _, out: _require(int(out) > 10_000, "hardly anything found")),
+            Contestant("grep -rlF PREFIX", f"grep -rlF {prefix} {prefix}", named),
+        ],
+        work,
+    )
+
+
+def _packing_gzip(prefix: Path, work: Path) -> Contest:
+    conda_pack = peers.conda_pack()
+    check = _archive(prefix, "tar -tzf env.tar.gz")
+    tar = f"tar -C {prefix} -cf - ."
+    return Contest(
+        "pack tar.gz",
+        [
+            Contestant("pack", f"{PACK} -q -p {prefix} -o env.tar.gz", check, "env.tar.gz"),
+            Contestant("conda-pack", f"{conda_pack} -q -p {prefix} -o env.tar.gz", check, "env.tar.gz"),
+            Contestant("conda-pack -j 2", f"{conda_pack} -q -j 2 -p {prefix} -o env.tar.gz", check, "env.tar.gz"),
+            Contestant("tar | pigz -4", f"{tar} | pigz -4 > env.tar.gz", check, "env.tar.gz"),
+            Contestant("tar -czf", f"tar -C {prefix} -czf env.tar.gz .", check, "env.tar.gz"),
+        ],
+        work,
+    )
+
+
+def _packing_zstd(prefix: Path, work: Path) -> Contest:
+    check = _archive(prefix, "zstd -dqc env.tar.zst | tar -tf -")
+    tar = f"tar -C {prefix} -cf - . | zstd -q -3 -T2 -o env.tar.zst"
+    return Contest(
+        "pack tar.zst",
+        [
+            Contestant("pack", f"{PACK} -q -p {prefix} -o env.tar.zst", check, "env.tar.zst"),
+            Contestant("tar | zstd -3 -T2", tar, check, "env.tar.zst"),
+            Contestant("cp -a", f"cp -a {prefix} env", _tree(prefix)),
+            Contestant(
+                "mksquashfs",
+                f"mksquashfs {prefix} env.img -quiet -no-progress -comp zstd -Xcompression-level 3 -processors 2",
+                lambda at, _: _require((at / "env.img").stat().st_size > 1 << 20, "the image is empty"),
+                "env.img",
+            ),
+        ],
+        work,
+    )
+
+
+def _packing_small(work: Path) -> Contest:
+    prefix = inputs.small()
+    check = _archive(prefix, "tar -tzf env.tar.gz")
+    conda_pack = f"{peers.conda_pack()} -q -p {prefix} -o env.tar.gz"
+    return Contest(
+        "pack tar.gz, small environment",
+        [
+            Contestant("pack", f"{PACK} -q -p {prefix} -o env.tar.gz", check, "env.tar.gz"),
+            Contestant("conda-pack", conda_pack, check, "env.tar.gz"),
+            Contestant("conda-pack -j 2", f"{conda_pack} -j 2", check, "env.tar.gz"),
+        ],
+        work,
+    )
+
+
+def _relocation(prefix: Path, work: Path) -> Contest:
+    def runs(at: Path, _: str) -> None:
+        head = (at / "env/bin/f2py").read_bytes()[:4096]
+        _require(bytes(prefix) not in head, "bin/f2py still names the old prefix")
+
+    ours = _prepared(prefix, work, "ours.tar", f"{PACK} -q -p {prefix} -o")
+    theirs = _prepared(prefix, work, "theirs.tar", f"{peers.conda_pack()} -q -p {prefix} -o")
+    extract = "mkdir env && tar -xf {} -C env"
+    return Contest(
+        "relocate after tar -xf",
+        [
+            Contestant("conda-unpack of pack", "env/bin/conda-unpack", runs, before=extract.format(ours)),
+            Contestant("conda-unpack of conda-pack", "env/bin/conda-unpack", runs, before=extract.format(theirs)),
+        ],
+        work,
+    )
+
+
+def _unpacking(prefix: Path, work: Path) -> Contest:
+    archive = _prepared(prefix, work, "env.tar.gz", f"{PACK} -q -p {prefix} -o")
+    return Contest(
+        "unpack tar.gz on tmpfs",
+        [
+            Contestant("pack unpack", f"{PACK} -q unpack {archive} env", _tree(prefix)),
+            Contestant("tar -xzf", f"mkdir env && tar -xzf {archive} -C env", _tree(prefix)),
+        ],
+        work,
+    )
+
+
+def _installing(prefix: Path, work: Path, where: str) -> Contest:
+    environ = " ".join(f"{name}={quote(value)}" for name, value in stub.surroundings().items())
+    installer = _prepared(prefix, work, "env.sh", f"{environ} {PACK} -q -p {prefix} -o")
+    archive = _prepared(prefix, work, "env.tar.zst", f"{PACK} -q -p {prefix} -o")
+    sync = " && sync -f env" if where == "on disk" else ""
+    tar = f"mkdir env && tar --zstd -xf {archive} -C env{sync}"
+    return Contest(
+        f"install {where}",
+        [
+            Contestant("env.sh", f"sh {installer} --prefix $PWD/env", _tree(prefix)),
+            Contestant(f"tar --zstd -xf{sync and ' && sync -f'}", tar, _tree(prefix)),
+            Contestant(
+                "py-rattler, empty cache",
+                f"PYTHONPATH={quote(str(HERE.parent))} {quote(sys.executable)} -m benchmarks.client $PWD",
+                _tree(prefix),
+            ),
+        ],
+        work,
+    )
+
+
+def _prepared(prefix: Path, work: Path, name: str, command: str) -> Path:
+    """Make what a contest starts from, once."""
+    path = work / name
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        if os.waitstatus_to_exitcode(os.system(f"{command} {quote(str(path))}")):
+            raise Wrong(f"{command} {path} failed")
+    return path
+
+
+def _archive(prefix: Path, listing: str) -> Callable[[Path, str], None]:
+    """Return a check that an archive is whole and holds the files of the prefix."""
+    expected = _count(prefix)
+
+    def check(at: Path, _: str) -> None:
+        listed = at / ".listed"
+        status = os.system(f"cd {quote(str(at))} && {listing} | grep -vc '/$' > .listed")
+        _require(status == 0, "its archive cannot be read")
+        _require(int(listed.read_text()) > expected * 0.95, f"its archive holds {listed.read_text()} of {expected}")
+
+    return check
+
+
+def _tree(prefix: Path) -> Callable[[Path, str], None]:
+    """Return a check that a tree holds the files of the prefix, and that its Python runs."""
+    expected = _count(prefix)
+
+    def check(at: Path, _: str) -> None:
+        count = _count(at / "env")
+        _require(count > expected * 0.95, f"the tree holds {count} of {expected} files")
+        python = quote(str(at / "env/bin/python"))
+        _require(os.system(f"{python} -I -c 'import numpy' > /dev/null") == 0, "its Python does not import numpy")
+
+    return check
+
+
+def _count(prefix: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(prefix))
+
+
+def _require(fact: bool, otherwise: str) -> None:
+    if not fact:
+        raise AssertionError(otherwise)
+
+
+def _machine() -> str:
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def main() -> int:
+    """Run what the command line asks for, and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="the contests whose name holds this")
+    parser.add_argument("--size", choices=("small", "quarter", "large"), default="large")
+    options = parser.parse_args()
+    work = channel.CACHE / "benchmarks/work"
+    fast = TMPFS / f"pack-benchmarks-{os.getpid()}"
+    missing = [name for name in ("pigz", "zstd", "mksquashfs", "bash", "grep") if shutil.which(name) is None]
+    if missing:
+        print(f"Not installed: {', '.join(missing)}", file=sys.stderr)
+        return 1
+    try:
+        stub.build()
+        prefix = {"small": inputs.small, "quarter": inputs.quarter, "large": inputs.large}[options.size]()
+        shutil.rmtree(work, ignore_errors=True)
+        chosen = [each for each in contests(prefix, work, fast) if options.only in each.name]
+        figures = run(chosen, options.rounds, lambda line: print(line, file=sys.stderr, flush=True))
+    except (PackError, Wrong) as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(fast, ignore_errors=True)
+    size = sum(path.lstat().st_size for path in prefix.rglob("*") if path.is_file() and not path.is_symlink())
+    what = f"{options.size} environment: {_count(prefix)} files, {size / 1e6:.0f} MB"
+    about = f"{what}; {options.rounds} rounds; {_machine()}"
+    text = f"{about}\n\n{table(figures)}"
+    (HERE / "results.md").write_text(text)
+    (HERE / "results.svg").write_text(plot(figures))
+    as_json = {work: {name: each.as_json() for name, each in them.items()} for work, them in figures.items()}
+    (HERE / "results.json").write_text(json.dumps({"about": about, "contests": as_json}, indent=1) + "\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Install the large environment's packages with py-rattler into ``DIRECTORY/env``, with an empty cache beside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from benchmarks import inputs
+from fixtures import channel
+
+if __name__ == "__main__":
+    directory = Path(sys.argv[1])
+    channel.install(directory / "env", inputs.specs(), inputs.channels(), cache=directory / "cache")
+    sys.stdout.flush()
+    os._exit(0)
