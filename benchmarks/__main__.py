@@ -13,11 +13,12 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
 from benchmarks import inputs
-from benchmarks.contest import Contest, Contestant, Wrong, plot, run, table
+from benchmarks.contest import Contest, Contestant, Figures, Wrong, plot, run, table
 from fixtures import channel, peers, stub
 from installer_stub.errors import PackError
 
@@ -92,7 +93,7 @@ def _packing_zstd(prefix: Path, work: Path) -> Contest:
 
 
 def _packing_small(work: Path) -> Contest:
-    prefix = inputs.small()
+    prefix = inputs.environment("small")
     check = _archive(prefix, "tar -tzf env.tar.gz")
     conda_pack = f"{peers.conda_pack()} -q -p {prefix} -o env.tar.gz"
     return Contest(
@@ -129,7 +130,7 @@ def _unpacking(prefix: Path, work: Path) -> Contest:
     return Contest(
         "unpack tar.gz on tmpfs",
         [
-            Contestant("pack unpack", f"{PACK} -q unpack {archive} env", _tree(prefix)),
+            Contestant("pack unpack", f"{PACK} unpack {archive} env", _tree(prefix)),
             Contestant("tar -xzf", f"mkdir env && tar -xzf {archive} -C env", _tree(prefix)),
         ],
         work,
@@ -149,7 +150,7 @@ def _installing(prefix: Path, work: Path, where: str) -> Contest:
             Contestant(f"tar --zstd -xf{sync and ' && sync -f'}", tar, _tree(prefix)),
             Contestant(
                 "py-rattler, empty cache",
-                f"PYTHONPATH={quote(str(HERE.parent))} {quote(sys.executable)} -m benchmarks.client $PWD",
+                f"PYTHONPATH={quote(str(HERE.parent))} {quote(sys.executable)} -m benchmarks.client {prefix.name} $PWD",
                 _tree(prefix),
             ),
         ],
@@ -207,12 +208,26 @@ def _machine() -> str:
     return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
 
 
+def _bytes(prefix: Path) -> int:
+    return sum(path.stat().st_size for path in prefix.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _written(about: str, figures: dict[str, dict[str, Figures]]) -> str:
+    """Write the results so far, and return them as text."""
+    text = f"{about}\n\n{table(figures)}"
+    (HERE / "results.md").write_text(text)
+    (HERE / "results.svg").write_text(plot(figures))
+    as_json = {work: {name: each.as_json() for name, each in them.items()} for work, them in figures.items()}
+    (HERE / "results.json").write_text(json.dumps({"about": about, "contests": as_json}, indent=1) + "\n")
+    return text
+
+
 def main() -> int:
     """Run what the command line asks for, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="the contests whose name holds this")
-    parser.add_argument("--size", choices=("small", "quarter", "large"), default="large")
+    parser.add_argument("--size", choices=inputs.SIZES, default="large")
     options = parser.parse_args()
     work = channel.CACHE / "benchmarks/work"
     fast = TMPFS / f"pack-benchmarks-{os.getpid()}"
@@ -222,24 +237,19 @@ def main() -> int:
         return 1
     try:
         stub.build()
-        prefix = {"small": inputs.small, "quarter": inputs.quarter, "large": inputs.large}[options.size]()
+        prefix = inputs.environment(options.size)
         shutil.rmtree(work, ignore_errors=True)
         chosen = [each for each in contests(prefix, work, fast) if options.only in each.name]
-        figures = run(chosen, options.rounds, lambda line: print(line, file=sys.stderr, flush=True))
+        what = f"{options.size} environment: {_count(prefix)} files, {_bytes(prefix) / 1e6:.0f} MB"
+        say = partial(print, file=sys.stderr, flush=True)
+        for number, figures in enumerate(run(chosen, options.rounds, say), 1):
+            text = _written(f"{what}; rounds: {number}; {_machine()}", figures)
     except (PackError, Wrong) as error:
         print(error, file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(work, ignore_errors=True)
         shutil.rmtree(fast, ignore_errors=True)
-    size = sum(path.lstat().st_size for path in prefix.rglob("*") if path.is_file() and not path.is_symlink())
-    what = f"{options.size} environment: {_count(prefix)} files, {size / 1e6:.0f} MB"
-    about = f"{what}; {options.rounds} rounds; {_machine()}"
-    text = f"{about}\n\n{table(figures)}"
-    (HERE / "results.md").write_text(text)
-    (HERE / "results.svg").write_text(plot(figures))
-    as_json = {work: {name: each.as_json() for name, each in them.items()} for work, them in figures.items()}
-    (HERE / "results.json").write_text(json.dumps({"about": about, "contests": as_json}, indent=1) + "\n")
     print(text)
     return 0
 

@@ -1,4 +1,4 @@
-"""Install the large environment's packages with py-rattler into ``DIRECTORY/env``, with an empty cache beside it."""
+"""Install the packages of an environment with py-rattler into ``DIRECTORY/env``, with an empty cache beside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks import inputs
 from fixtures import channel
 
 if __name__ == "__main__":
-    directory = Path(sys.argv[1])
-    channel.install(directory / "env", inputs.specs(), inputs.channels(), cache=directory / "cache")
+    directory = Path(sys.argv[2])
+    channel.install(directory / "env", inputs.specs(sys.argv[1]), inputs.channels(), cache=directory / "cache")
     sys.stdout.flush()
     os._exit(0)

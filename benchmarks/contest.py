@@ -7,7 +7,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,8 +56,10 @@ class Contest:
     work: Path  # the directory in which each gets a new one
 
 
-def run(contests: Sequence[Contest], rounds: int, say: Callable[[str], None]) -> dict[str, dict[str, Figures]]:
-    """Run every contestant of every contest in turn, ``rounds`` times. Raises Wrong."""
+def run(
+    contests: Sequence[Contest], rounds: int, say: Callable[[str], None]
+) -> Iterator[dict[str, dict[str, Figures]]]:
+    """Run every contestant of every contest in turn, and yield all figures after each round. Raises Wrong."""
     figures = {each.name: {one.name: Figures() for one in each.contestants} for each in contests}
     for number in range(rounds):
         for contest in contests:
@@ -65,7 +67,7 @@ def run(contests: Sequence[Contest], rounds: int, say: Callable[[str], None]) ->
                 taken = figures[contest.name][contestant.name]
                 _measure(contestant, contest.work / "contest", taken)
                 say(f"round {number + 1}: {contest.name}: {contestant.name}: {taken.seconds[-1]:.2f} s")
-    return figures
+        yield figures
 
 
 def _measure(contestant: Contestant, work: Path, figures: Figures) -> None:

@@ -26,6 +26,8 @@ from fixtures.build_sources import wheels
 
 LIST = Path(__file__).with_name("wheels.txt")
 BASE = ("python", "numpy", "pip", "setuptools", "requests", "rich", "jupyter-core", "pyyaml", "openssl", "sqlite")
+SIZES = ("small", "quarter", "large")
+_QUARTER = ("scipy", "pandas", "matplotlib", "scikit-learn", "sympy", "plotly", "bokeh", "networkx")
 SMALL = ("python", "numpy", "pip", "requests", "rich")
 PLACEHOLDER = "/benchmark_placeholder".ljust(255, "_")
 SITE = "lib/python3.11/site-packages"
@@ -44,25 +46,26 @@ def folder() -> Path:
     return channel.CACHE / "benchmarks" / digest
 
 
-def large() -> Path:
-    """Return the prefix of the large environment: over 1.5 GB and 50,000 files."""
-    return _installed("large", specs())
+def specs(size: str) -> tuple[str, ...]:
+    """Return what the environment of a size is installed from."""
+    if size == "small":
+        return SMALL
+    return (*BASE, *(_QUARTER if size == "quarter" else (name.replace("_", "-") for name in _wanted())))
 
 
-def specs() -> tuple[str, ...]:
-    """Return what the large environment is installed from."""
-    return (*BASE, *(name.replace("_", "-") for name in _wanted()))
+def environment(size: str) -> Path:
+    """Return the prefix of an environment, one of `SIZES`, and make it if it is not there.
 
-
-def small() -> Path:
-    """Return the prefix of an environment of some 20 packages."""
-    return _installed("small", SMALL)
-
-
-def quarter() -> Path:
-    """Return the prefix of an environment of about a quarter of the large one, in bytes and in files."""
-    some = ("scipy", "pandas", "matplotlib", "scikit-learn", "sympy", "plotly", "bokeh", "networkx")
-    return _installed("quarter", (*BASE, *some))
+    The small one has some 10 packages; the large one over 1.5 GB and 50,000 files; one lies between them.
+    """
+    prefix = folder() / "envs" / size
+    complete = folder() / f"{size}.complete"
+    with channel.locked(folder() / size):
+        if not complete.exists():
+            shutil.rmtree(prefix, ignore_errors=True)
+            channel.install(prefix, specs(size), channels(), cache=folder() / "cache")
+            complete.touch()
+    return prefix
 
 
 def channels() -> list[Path]:
@@ -73,17 +76,6 @@ def channels() -> list[Path]:
 @functools.cache
 def _wanted() -> dict[str, str]:
     return dict(line.split("==") for line in LIST.read_text().split())
-
-
-def _installed(name: str, wanted: tuple[str, ...]) -> Path:
-    root = folder()
-    prefix = root / "envs" / name
-    with channel.locked(root / name):
-        if not (root / f"{name}.complete").exists():
-            shutil.rmtree(prefix, ignore_errors=True)
-            channel.install(prefix, wanted, channels(), cache=root / "cache")
-            (root / f"{name}.complete").touch()
-    return prefix
 
 
 def _science() -> Path:

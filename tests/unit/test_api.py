@@ -39,6 +39,7 @@ def test_the_examples_of_conda_packs_documentation(
     """By name, by prefix, and the active one; a filter makes another environment and leaves the first as it is."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONDA_ENVS_DIRS", str(prefix.parent))
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
     monkeypatch.setenv("CONDA_PREFIX", str(prefix))
     assert pack.pack(name="example", output="example.tar.gz") == "example.tar.gz"
     assert pack.CondaEnv.from_name("example").pack(output="foo.zip") == "foo.zip"
