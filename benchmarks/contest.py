@@ -112,7 +112,13 @@ def table(figures: Mapping[str, Mapping[str, Figures]]) -> str:
         for name, each in contestants.items():
             seconds = statistics.median(each.seconds)
             size = f"{each.size / 1e6:.1f} MB" if each.size else ""
-            cells = [contest, name, f"{seconds:.2f}", f"{seconds / ours:.2f}", f"{statistics.median(each.cpu):.2f}"]
+            cells = [
+                contest,
+                name.replace("|", "\\|"),
+                f"{seconds:.2f}",
+                f"{seconds / ours:.2f}",
+                f"{statistics.median(each.cpu):.2f}",
+            ]
             lines.append(f"| {' | '.join([*cells, f'{max(each.memory) / 1e6:.0f} MB', size])} |")
     return "\n".join(lines) + "\n"
 

@@ -104,10 +104,14 @@ def references_env(
 
 @pytest.fixture
 def hang_up() -> Iterator[None]:
-    """Let a program that the test starts be ended by SIGHUP: under nohup it would ignore it, as it should."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """Let a program that the test starts be ended by SIGHUP and SIGQUIT.
+
+    Under nohup it would ignore the one, as it should, and in the background of a script the other.
+    """
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGQUIT)}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, action in before.items():
+        signal.signal(number, action)
 
 
 @pytest.fixture
