@@ -20,6 +20,7 @@ from shlex import quote
 from benchmarks import inputs
 from benchmarks.contest import Contest, Contestant, Figures, Wrong, plot, run, table
 from fixtures import channel, peers, stub
+from fixtures.prepare import PEERS
 from installer_stub.errors import PackError
 
 PACK = Path(sys.executable).with_name("pack")
@@ -36,7 +37,7 @@ def contests(prefix: Path, work: Path, fast: Path) -> list[Contest]:
         _relocation(prefix, work),
         _unpacking(prefix, fast),
         *(_installing(prefix, place, where) for place, where in ((fast, "on tmpfs"), (work, "on disk"))),
-        _packing_small(work),
+        Contest("pack tar.gz, small environment", _packers(inputs.environment("small")), work),
     ]
 
 
@@ -56,20 +57,25 @@ def _scan(prefix: Path, work: Path) -> Contest:
 
 
 def _packing_gzip(prefix: Path, work: Path) -> Contest:
-    conda_pack = peers.conda_pack()
     check = _archive(prefix, "tar -tzf env.tar.gz")
     tar = f"tar -C {prefix} -cf - ."
     return Contest(
         "pack tar.gz",
         [
-            Contestant("pack", f"{PACK} -q -p {prefix} -o env.tar.gz", check, "env.tar.gz"),
-            Contestant("conda-pack", f"{conda_pack} -q -p {prefix} -o env.tar.gz", check, "env.tar.gz"),
-            Contestant("conda-pack -j 2", f"{conda_pack} -q -j 2 -p {prefix} -o env.tar.gz", check, "env.tar.gz"),
+            *_packers(prefix),
             Contestant("tar | pigz -4", f"{tar} | pigz -4 > env.tar.gz", check, "env.tar.gz"),
             Contestant("tar -czf", f"tar -C {prefix} -czf env.tar.gz .", check, "env.tar.gz"),
         ],
         work,
     )
+
+
+def _packers(prefix: Path) -> list[Contestant]:
+    """Return the programs that pack an environment into a tar.gz, as they do without being told how."""
+    check = _archive(prefix, "tar -tzf env.tar.gz")
+    programs = {"pack": PACK, "conda-pack": peers.conda_pack(), "conda-pack -j 2": f"{peers.conda_pack()} -j 2"}
+    arguments = f"-q -p {prefix} -o env.tar.gz"
+    return [Contestant(name, f"{program} {arguments}", check, "env.tar.gz") for name, program in programs.items()]
 
 
 def _packing_zstd(prefix: Path, work: Path) -> Contest:
@@ -87,21 +93,6 @@ def _packing_zstd(prefix: Path, work: Path) -> Contest:
                 lambda at, _: _require((at / "env.img").stat().st_size > 1 << 20, "the image is empty"),
                 "env.img",
             ),
-        ],
-        work,
-    )
-
-
-def _packing_small(work: Path) -> Contest:
-    prefix = inputs.environment("small")
-    check = _archive(prefix, "tar -tzf env.tar.gz")
-    conda_pack = f"{peers.conda_pack()} -q -p {prefix} -o env.tar.gz"
-    return Contest(
-        "pack tar.gz, small environment",
-        [
-            Contestant("pack", f"{PACK} -q -p {prefix} -o env.tar.gz", check, "env.tar.gz"),
-            Contestant("conda-pack", conda_pack, check, "env.tar.gz"),
-            Contestant("conda-pack -j 2", f"{conda_pack} -j 2", check, "env.tar.gz"),
         ],
         work,
     )
@@ -231,7 +222,7 @@ def main() -> int:
     options = parser.parse_args()
     work = channel.CACHE / "benchmarks/work"
     fast = TMPFS / f"pack-benchmarks-{os.getpid()}"
-    missing = [name for name in ("pigz", "zstd", "mksquashfs", "bash", "grep") if shutil.which(name) is None]
+    missing = [name for name in (*PEERS, "bash", "grep") if shutil.which(name) is None]
     if missing:
         print(f"Not installed: {', '.join(missing)}", file=sys.stderr)
         return 1

@@ -64,7 +64,7 @@ def read(
     """
     literal = mode is not Mode.SEARCH
     hasher = hashlib.sha256()
-    first = read_at(0, min(_PIECE, size + 1))
+    first = read_at(0, _asked(size, 0))
     head = first[:_HEAD]
     format = classify(head, path)
     seen = _Seen({p[:INLINED] for p in prefixes if len(p) > INLINED} if format is Format.ELF else set())
@@ -126,16 +126,17 @@ class _Seen:
 
 
 def _pieces(read_at: ReadAt, size: int, piece: bytes, update: Callable[[bytes], None], seen: _Seen) -> Iterator[bytes]:
-    """Yield ``piece``, the first, and all that come behind it, also where there is more than ``size``.
-
-    One byte more than that is asked for: so whoever gets less knows without asking again that it is the end.
-    """
-    asked = min(_PIECE, size + 1)
+    """Yield ``piece``, the first, and all that come behind it, also where there is more than ``size``."""
     while piece:
+        asked = _asked(size, seen.size)
         update(piece)
         seen.take(piece)
         yield piece
         if len(piece) < asked:
             return
-        asked = min(_PIECE, max(size - seen.size, 0) + 1)
-        piece = read_at(seen.size, asked)
+        piece = read_at(seen.size, _asked(size, seen.size))
+
+
+def _asked(size: int, at: int) -> int:
+    """Say how much to read at an offset: a byte beyond the end, so that less tells the end without asking again."""
+    return min(_PIECE, max(size - at, 0) + 1)
