@@ -38,6 +38,9 @@ def contests(prefix: Path, work: Path, fast: Path) -> list[Contest]:
         _unpacking(prefix, fast),
         *(_installing(prefix, place, where) for place, where in ((fast, "on tmpfs"), (work, "on disk"))),
         Contest("pack tar.gz, small environment", _packers(inputs.environment("small")), work),
+        _packing_venv(work),
+        _activation(work),
+        _help(work),
     ]
 
 
@@ -76,6 +79,52 @@ def _packers(prefix: Path) -> list[Contestant]:
     programs = {"pack": PACK, "conda-pack": peers.conda_pack(), "conda-pack -j 2": f"{peers.conda_pack()} -j 2"}
     arguments = f"-q -p {prefix} -o env.tar.gz"
     return [Contestant(name, f"{program} {arguments}", check, "env.tar.gz") for name, program in programs.items()]
+
+
+def _packing_venv(work: Path) -> Contest:
+    prefix = inputs.venv()
+    check = _archive(prefix, "tar -tzf env.tar.gz")
+    programs = {"pack": f"{PACK} -q", "venv-pack": f"{peers.venv_pack()} -q"}
+    return Contest(
+        "pack tar.gz, venv",
+        [
+            Contestant(name, f"{program} -p {prefix} -o env.tar.gz", check, "env.tar.gz")
+            for name, program in programs.items()
+        ],
+        work,
+    )
+
+
+def _activation(work: Path) -> Contest:
+    """Measure the activation of a relocated tree, a hundred times, beside a shell that sources nothing."""
+    archive = _prepared(
+        inputs.environment("small"), work, "small.tar", f"{PACK} -q -p {inputs.environment('small')} -o"
+    )
+    before = f": > nothing && mkdir env && tar -xf {archive} -C env && env/bin/conda-unpack"
+
+    def contestant(name: str, script: str, check: Callable[[Path, str], object]) -> Contestant:
+        command = f"for n in $(seq 100); do bash --norc -c '. {script}; echo $CONDA_PREFIX'; done"
+        return Contestant(name, command, check, before=before)
+
+    def activated(at: Path, out: str) -> None:
+        _require(out.count(f"{at}/env\n") == 100, "it is not active")
+
+    return Contest(
+        "activate, 100 times",
+        [
+            contestant("bin/activate", "env/bin/activate", activated),
+            contestant("an empty script", "./nothing", lambda _, out: _require(out.count("\n") == 100, "it stopped")),
+        ],
+        work,
+    )
+
+
+def _help(work: Path) -> Contest:
+    def shown(_: Path, out: str) -> None:
+        _require("Usage" in out, "it shows no usage")
+
+    programs = {"pack": PACK, "conda-pack": peers.conda_pack()}
+    return Contest("--help", [Contestant(name, f"{each} --help", shown) for name, each in programs.items()], work)
 
 
 def _packing_zstd(prefix: Path, work: Path) -> Contest:

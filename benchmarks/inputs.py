@@ -1,7 +1,8 @@
 """The environments that are measured, made from wheels as packages of a conda channel and installed by a client.
 
 A wheel becomes a package as the channels' builders make one: its files below ``lib/python3.11/site-packages`` with
-their byte code, its scripts with a placeholder of 255 bytes. All is cached under a hash of the wheels' names.
+their byte code, its scripts with a placeholder of 255 bytes. All is cached under a hash of this file
+and of the list of wheels.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from fixtures.build_sources import wheels
 LIST = Path(__file__).with_name("wheels.txt")
 BASE = ("python", "numpy", "pip", "setuptools", "requests", "rich", "jupyter-core", "pyyaml", "openssl", "sqlite")
 SIZES = ("small", "quarter", "large")
+_VENV = ("scipy", "pandas", "matplotlib", "sympy")
 _QUARTER = ("scipy", "pandas", "matplotlib", "scikit-learn", "sympy", "plotly", "bokeh", "networkx")
 SMALL = ("python", "numpy", "pip", "requests", "rich")
 PLACEHOLDER = "/benchmark_placeholder".ljust(255, "_")
@@ -64,6 +67,23 @@ def environment(size: str) -> Path:
         if not complete.exists():
             shutil.rmtree(prefix, ignore_errors=True)
             channel.install(prefix, specs(size), channels(), cache=folder() / "cache")
+            complete.touch()
+    return prefix
+
+
+def venv() -> Path:
+    """Return the prefix of a venv of this Python with some of the wheels, and make it if it is not there.
+
+    Raises CalledProcessError where an index has none for this Python.
+    """
+    prefix = folder() / "envs" / "venv"
+    complete = folder() / "venv.complete"
+    with channel.locked(prefix):
+        if not complete.exists():
+            shutil.rmtree(prefix, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", str(prefix)], check=True)
+            wanted = [f"{name}=={_wanted()[name]}" for name in _VENV]
+            subprocess.run([str(prefix / "bin/python"), "-m", "pip", "--quiet", "install", *wanted], check=True)
             complete.touch()
     return prefix
 
