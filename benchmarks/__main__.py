@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -74,32 +74,26 @@ def _packing_gzip(prefix: Path, work: Path) -> Contest:
 
 
 def _packers(prefix: Path) -> list[Contestant]:
-    """Return the programs that pack an environment into a tar.gz, as they do without being told how."""
-    check = _archive(prefix, "tar -tzf env.tar.gz")
-    programs = {"pack": PACK, "conda-pack": peers.conda_pack(), "conda-pack -j 2": f"{peers.conda_pack()} -j 2"}
-    arguments = f"-q -p {prefix} -o env.tar.gz"
-    return [Contestant(name, f"{program} {arguments}", check, "env.tar.gz") for name, program in programs.items()]
+    """Return the programs that pack a conda environment into a tar.gz, as they do without being told how."""
+    return _gzipped(prefix, {"conda-pack": f"{peers.conda_pack()}", "conda-pack -j 2": f"{peers.conda_pack()} -j 2"})
 
 
 def _packing_venv(work: Path) -> Contest:
-    prefix = inputs.venv()
+    return Contest("pack tar.gz, venv", _gzipped(inputs.venv(), {"venv-pack": f"{peers.venv_pack()}"}), work)
+
+
+def _gzipped(prefix: Path, others: Mapping[str, str]) -> list[Contestant]:
+    """Return ours and others, programs by their names, that all take the same arguments to write a tar.gz."""
     check = _archive(prefix, "tar -tzf env.tar.gz")
-    programs = {"pack": f"{PACK} -q", "venv-pack": f"{peers.venv_pack()} -q"}
-    return Contest(
-        "pack tar.gz, venv",
-        [
-            Contestant(name, f"{program} -p {prefix} -o env.tar.gz", check, "env.tar.gz")
-            for name, program in programs.items()
-        ],
-        work,
-    )
+    arguments = f"-q -p {prefix} -o env.tar.gz"
+    programs = {"pack": f"{PACK}", **others}
+    return [Contestant(name, f"{program} {arguments}", check, "env.tar.gz") for name, program in programs.items()]
 
 
 def _activation(work: Path) -> Contest:
     """Measure the activation of a relocated tree, a hundred times, beside a shell that sources nothing."""
-    archive = _prepared(
-        inputs.environment("small"), work, "small.tar", f"{PACK} -q -p {inputs.environment('small')} -o"
-    )
+    prefix = inputs.environment("small")
+    archive = _prepared(prefix, work, "small.tar", f"{PACK} -q -p {prefix} -o")
     before = f": > nothing && mkdir env && tar -xf {archive} -C env && env/bin/conda-unpack"
 
     def contestant(name: str, script: str, check: Callable[[Path, str], object]) -> Contestant:
