@@ -14,7 +14,8 @@ from installer_stub.model import Kind
 class Found:
     """A path as it stands on disk. ``kind`` is None for what no archive holds; ``special`` says what that is.
 
-    ``target`` is the text of a symlink; of a hard link, the path of the first name of its inode.
+    ``target`` is the text of a symlink; of a hard link, the path of the first name of its inode. ``ctime_ns`` and
+    ``inode`` change when a file is changed in a way that leaves its size and its time.
     ``error`` says why the path could not be read, else it is empty.
     """
 
@@ -26,6 +27,8 @@ class Found:
     target: bytes = b""
     error: str = ""
     special: str = ""
+    ctime_ns: int = 0
+    inode: int = 0
 
 
 _SPECIAL = {
@@ -87,7 +90,8 @@ def look(prefix: bytes, path: bytes, first_names: Optional[Dict[Tuple[int, int],
         if first != path:
             kind, size, target = Kind.HARD_LINK, 0, first
     special = "" if kind else _SPECIAL.get(stat.S_IFMT(status.st_mode), "of an unknown kind")
-    return Found(path, kind, stat.S_IMODE(status.st_mode), size, status.st_mtime_ns, target, special=special)
+    mode, changed = stat.S_IMODE(status.st_mode), status.st_ctime_ns
+    return Found(path, kind, mode, size, status.st_mtime_ns, target, "", special, changed, status.st_ino)
 
 
 def _kind(mode: int) -> Optional[Kind]:

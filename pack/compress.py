@@ -13,9 +13,11 @@ import re
 import struct
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from types import TracebackType
+from typing import NamedTuple, Protocol
 
 import zstandard
 from zlib_ng import zlib_ng
@@ -41,6 +43,7 @@ What is not compressed takes the usual levels, so that a command need not change
 
 _KIB, _MIB = 1 << 10, 1 << 20
 _XZ_BUDGET = 2048 * _MIB
+_CHECKED = struct.Struct("<IQ")  # a CRC and a length
 _TWO_INTEGERS = re.compile(rb"(?s:[\x80-\xff]*[\x00-\x7f]){2}")
 
 
@@ -70,6 +73,11 @@ def library(format: Format) -> str:
     }.get(format, "")
 
 
+def checksum(data: bytes, before: int = 0) -> int:
+    """Return the CRC-32 of ``data``, behind bytes whose CRC-32 is ``before``."""
+    return zlib_ng.crc32(data, before)
+
+
 def compressor(
     out: Writable, format: Format, level: int | None = None, threads: int = 1, threads_asked: bool = False
 ) -> Compressor:
@@ -94,8 +102,42 @@ def compressor(
     return _Stored(out)
 
 
+class Block(NamedTuple):
+    """A compressed block of a stream, wherever in a stream it will stand.
+
+    ``data`` are its bytes, and ``note`` what the format must know of it to join it: a checksum, lengths.
+    """
+
+    data: bytes
+    note: bytes
+
+
+class Keep(Protocol):
+    """Takes the blocks of one piece of a stream, to put it into another stream."""
+
+    def add(self, block: Block, /) -> None:
+        """Take the next block."""
+
+    def done(self) -> None:
+        """Take it that there are no more."""
+
+
 class Compressor(ABC):
-    """A stream that is being compressed."""
+    """A stream that is being compressed.
+
+    Where ``piece`` is not 0 the stream can be put together from pieces, of which this many bytes of input are a good
+    size: the bytes of a piece do not depend on what stands before it.
+    """
+
+    piece = 0
+
+    def begin(self, keep: Keep | None) -> None:
+        """End the piece that is being written, and begin another, whose blocks ``keep`` is given."""
+        raise NotImplementedError
+
+    def put(self, blocks: Iterable[Block]) -> None:
+        """End the piece that is being written, and take one that was compressed before."""
+        raise NotImplementedError
 
     @abstractmethod
     def write(self, data: bytes, /) -> int:
@@ -166,16 +208,20 @@ class _Codec(ABC):
     size: int
     """Of a block of input, in bytes."""
 
+    blocks: int
+    """In a piece of a good size: with more a piece has more changes in it, with fewer more of them end too early."""
+
     @abstractmethod
     def header(self) -> bytes:
         """Return what the stream begins with."""
 
     @abstractmethod
-    def encode(self, block: bytes, before: bytes) -> Callable[[], bytes]:
-        """Compress a block, knowing the one before it. Runs in any thread.
+    def encode(self, block: bytes, before: bytes) -> Block:
+        """Compress a block, knowing the one before it. Runs in any thread."""
 
-        The result is called in the order of the blocks, in one thread, and returns the bytes of the stream.
-        """
+    @abstractmethod
+    def join(self, block: Block) -> bytes:
+        """Return the bytes of the stream. Called in the order of the blocks, in one thread."""
 
     @abstractmethod
     def trailer(self) -> bytes:
@@ -186,12 +232,14 @@ class _Blocks(Compressor):
     """Cuts its input into blocks, has them compressed by several threads, and writes them in order."""
 
     def __init__(self, out: Writable, codec: _Codec, threads: int) -> None:
+        self.piece = codec.size * codec.blocks
         self._out = out
         self._codec = codec
         self._pending = bytearray()
         self._before = b""
-        self._ahead = threads + 2  # blocks in flight: one waits for each thread that falls idle
-        self._flight: deque[Future[Callable[[], bytes]]] = deque()
+        self._keep: Keep | None = None
+        self._ahead = threads + 2  # steps in flight: a block waits for each thread that falls idle
+        self._flight: deque[Callable[[], None]] = deque()
         self._pool = ThreadPoolExecutor(threads, "compress") if threads > 1 else None
         out.write(codec.header())
 
@@ -203,12 +251,24 @@ class _Blocks(Compressor):
             self._take(block)
         return len(data)
 
+    def begin(self, keep: Keep | None) -> None:
+        if self._pending:
+            self._take(bytes(self._pending))
+            self._pending.clear()
+        if self._keep is not None:
+            self._follow(self._keep.done)
+        self._before = b""
+        self._keep = keep
+
+    def put(self, blocks: Iterable[Block]) -> None:
+        self.begin(None)
+        self._follow(partial(self._join_all, blocks))
+
     def close(self) -> None:
         try:
-            if self._pending:
-                self._take(bytes(self._pending))
+            self.begin(None)
             while self._flight:
-                self._out.write(self._flight.popleft().result()())
+                self._flight.popleft()()
             self._out.write(self._codec.trailer())
         finally:
             self.abandon()
@@ -219,18 +279,36 @@ class _Blocks(Compressor):
 
     def _take(self, block: bytes) -> None:
         before, self._before = self._before, block
+        encoded: Callable[[], Block] = partial(self._codec.encode, block, before)
+        if self._pool is not None:
+            encoded = self._pool.submit(encoded).result
+        self._follow(partial(self._join, encoded, self._keep))
+
+    def _follow(self, step: Callable[[], None]) -> None:
+        """Do ``step`` after all that was to be done before."""
         if self._pool is None:
-            self._out.write(self._codec.encode(block, before)())
+            step()
             return
-        self._flight.append(self._pool.submit(self._codec.encode, block, before))
+        self._flight.append(step)
         if len(self._flight) >= self._ahead:
-            self._out.write(self._flight.popleft().result()())
+            self._flight.popleft()()
+
+    def _join(self, encoded: Callable[[], Block], keep: Keep | None) -> None:
+        block = encoded()
+        self._out.write(self._codec.join(block))
+        if keep is not None:
+            keep.add(block)
+
+    def _join_all(self, blocks: Iterable[Block]) -> None:
+        for block in blocks:
+            self._out.write(self._codec.join(block))
 
 
 class _Gzip(_Codec):
     """One member (RFC 1952). Deflate's sync flush ends each block at a byte boundary, so they join as they are."""
 
     size = 256 * _KIB
+    blocks = 8
 
     def __init__(self, level: int) -> None:
         self._level = level
@@ -241,26 +319,56 @@ class _Gzip(_Codec):
         extra = {9: 2, 1: 4}.get(self._level, 0)
         return struct.pack("<BBBBIBB", 0x1F, 0x8B, 8, 0, 0, extra, 255)  # no name, no time, no system
 
-    def encode(self, block: bytes, before: bytes) -> Callable[[], bytes]:
+    def encode(self, block: bytes, before: bytes) -> Block:
         # Primed with the window that a reader has there, a block loses nothing against one long stream.
         engine = zlib_ng.compressobj(self._level, zlib_ng.DEFLATED, -15, 8, 0, before[-32 * _KIB :])
         packed = engine.compress(block) + engine.flush(zlib_ng.Z_SYNC_FLUSH)
+        return Block(packed, _CHECKED.pack(zlib_ng.crc32(block), len(block)))
 
-        def join() -> bytes:
-            self._crc = zlib_ng.crc32(block, self._crc)
-            self._length += len(block)
-            return packed
-
-        return join
+    def join(self, block: Block) -> bytes:
+        crc, length = _CHECKED.unpack(block.note)
+        self._crc = _product(_shift_by(length), self._crc) ^ crc
+        self._length += length
+        return block.data
 
     def trailer(self) -> bytes:
         last = b"\x03\x00"  # an empty block that is marked as the last
         return last + struct.pack("<II", self._crc, self._length & 0xFFFFFFFF)
 
 
+# A CRC is the remainder of a polynomial over GF(2), the highest power in the lowest bit: that of two byte strings one
+# behind the other is the first one's times x to the number of bits of the second, plus the second's.
+_POLYNOMIAL = 0xEDB88320
+_ONE = 1 << 31
+
+
+def _product(a: int, b: int) -> int:
+    """Multiply two remainders."""
+    product = 0
+    while a:
+        if a & _ONE:
+            product ^= b
+        a = a << 1 & 0xFFFFFFFF
+        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
+    return product
+
+
+@lru_cache(maxsize=64)
+def _shift_by(length: int) -> int:
+    """Return the remainder of x to the number of bits in ``length`` bytes."""
+    power, square = _ONE, _ONE >> 8
+    while length:
+        if length & 1:
+            power = _product(square, power)
+        square = _product(square, square)
+        length >>= 1
+    return power
+
+
 class _Bzip2(_Codec):
     """One stream. Its blocks know nothing of each other, but end at any bit: they are shifted together."""
 
+    blocks = 8
     _END = 0x177245385090
 
     def __init__(self, level: int) -> None:
@@ -274,18 +382,18 @@ class _Bzip2(_Codec):
     def header(self) -> bytes:
         return b"BZh%d" % self._level
 
-    def encode(self, block: bytes, before: bytes) -> Callable[[], bytes]:
+    def encode(self, block: bytes, before: bytes) -> Block:
         stream = int.from_bytes(bz2.compress(block, self._level)[4:], "big")
         padding = next(n for n in range(8) if (stream >> 32 + n) & 0xFFFF_FFFF_FFFF == self._END)
         bits = stream >> 80 + padding  # without the end mark and the checksum behind it
         length = bits.bit_length() + 2  # it begins with the digits of pi, 0x3141: two zero bits
         crc = bits >> length - 80 & 0xFFFF_FFFF
+        return Block(bits.to_bytes(-(-length // 8), "big"), _CHECKED.pack(crc, length))
 
-        def join() -> bytes:
-            self._crc = (self._crc << 1 | self._crc >> 31) & 0xFFFF_FFFF ^ crc
-            return self._shift(bits, length)
-
-        return join
+    def join(self, block: Block) -> bytes:
+        crc, length = _CHECKED.unpack(block.note)
+        self._crc = (self._crc << 1 | self._crc >> 31) & 0xFFFF_FFFF ^ crc
+        return self._shift(int.from_bytes(block.data, "big"), length)
 
     def trailer(self) -> bytes:
         packed = self._shift(self._END << 32 | self._crc, 80)
@@ -302,6 +410,7 @@ class _Bzip2(_Codec):
 class _Xz(_Codec):
     """One stream of many blocks, as ``xz -T`` writes it, with the index of them at its end."""
 
+    blocks = 2
     _FLAGS = bytes([0, lzma.CHECK_CRC64])
 
     def __init__(self, level: int) -> None:
@@ -315,20 +424,18 @@ class _Xz(_Codec):
     def header(self) -> bytes:
         return b"\xfd7zXZ\0" + self._FLAGS + struct.pack("<I", zlib_ng.crc32(self._FLAGS))
 
-    def encode(self, block: bytes, before: bytes) -> Callable[[], bytes]:
+    def encode(self, block: bytes, before: bytes) -> Block:
         stream = lzma.compress(block, check=lzma.CHECK_CRC64, preset=self._level)
         index_length = 4 * struct.unpack("<I", stream[-8:-4])[0] + 4
         index = stream[-12 - index_length : -12]
-        packed = stream[12 : -12 - index_length]
         # An index is a zero, the number of records, here one, the records, zeros to a multiple of 4, a CRC32.
         record = _TWO_INTEGERS.match(index, 2)
         assert record is not None
+        return Block(stream[12 : -12 - index_length], record.group())
 
-        def join() -> bytes:
-            self._records.append(record.group())
-            return packed
-
-        return join
+    def join(self, block: Block) -> bytes:
+        self._records.append(block.note)
+        return block.data
 
     def trailer(self) -> bytes:
         index = b"\0" + _integer(len(self._records)) + b"".join(self._records)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from installer_stub import manifest, relocate
+from installer_stub import manifest, relocate, state
 from installer_stub.model import Entry, Finding, Relocatable
 from installer_stub.rewrite import Form
 
@@ -24,6 +26,7 @@ class Earlier:
     forms: tuple[Form, ...]
     added: frozenset[bytes]
     findings: Mapping[bytes, tuple[Finding, ...]]  # by path
+    digest: bytes = b""  # of all of this
 
     @classmethod
     def of(cls, prefix: bytes) -> Earlier:
@@ -41,8 +44,19 @@ class Earlier:
             tuple(stand.form for stand in reversed(tree.state.stands)),
             frozenset((*tree.manifest.added, manifest.DIRECTORY)),
             findings,
+            _digest(prefix),
         )
 
     def is_ours(self, path: bytes) -> bool:
         """Whether packing added the path: it is no part of the environment."""
         return path in self.added
+
+
+def _digest(prefix: bytes) -> bytes:
+    """Hash the files that an earlier packing, and what relocated it, left."""
+    hasher = hashlib.sha256()
+    for path in (manifest.REFERENCES, manifest.FILES, state.STATE):
+        with contextlib.suppress(FileNotFoundError), open(os.path.join(prefix, path), "rb") as file:
+            hasher.update(hashlib.sha256(file.read()).digest())
+        hasher.update(path)
+    return hasher.digest()

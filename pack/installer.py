@@ -18,9 +18,7 @@ from installer_stub.manifest import encode
 from installer_stub.model import Field, Force, Kind
 from installer_stub.trailer import Trailer
 from pack import signature
-from pack.archive import Format, Member, Progress, Writable
-from pack.archive.tar import write_tar
-from pack.compress import Compressor
+from pack.archive import Format, Member, Writable
 from pack.header import Facts, render, template
 from pack.scan import Scan
 from pack.signature import Hashed
@@ -163,13 +161,12 @@ def write_installer(
     version: str,
     contents: Sequence[Member],
     frozen: Section | None,
-    compressor: Callable[[Writable], Compressor],
-    progress: Progress,
+    write_payload: Callable[[Sequence[Member], Writable], None],
 ) -> None:
     """Write an installer of ``contents``, the members of an archive of the scanned environment.
 
-    ``version`` is that of pack; ``compressor`` makes the stream of the payload. Raises UsageError for a default
-    target at which the environment cannot stand, and what writing a tar raises.
+    ``version`` is that of pack; ``write_payload`` writes the members as a compressed tar. Raises UsageError for a
+    default target at which the environment cannot stand, and what writing a tar raises.
     """
     told = facts(scan, installer, version, contents, frozen)
     _check_default_prefix(told)
@@ -179,8 +176,7 @@ def write_installer(
     if frozen is not None:
         stub.write(frozen.opener)
         stub.write(frozen.archive)
-    with compressor(payload) as stream:
-        write_tar(contents, stream, progress=progress)
+    write_payload(contents, payload)
     out.write(trailer.dump(_trailer(header, stub, payload)))
 
 

@@ -99,7 +99,8 @@ def _relocator(version: str) -> Iterator[Member]:
 def _member(prefix: bytes, item: Item) -> Member:
     entry = item.entry
     chunks = _chunks(prefix, item)
-    return Member(entry.path, entry.kind, entry.mode, entry.mtime, entry.size, entry.target, chunks, item.privileges)
+    facts = (entry.path, entry.kind, entry.mode, entry.mtime, entry.size, entry.target)
+    return Member(*facts, chunks, item.privileges, entry.sha256)
 
 
 def _chunks(prefix: bytes, item: Item) -> Callable[[], Iterator[bytes]]:

@@ -6,6 +6,7 @@ import errno
 import gc
 import hashlib
 import os
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +14,7 @@ from installer_stub import activation, walk
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.manifest import encode
 from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable, Standing
+from installer_stub.slots import is_common
 from installer_stub.walk import Found
 from pack import (
     byte_code,
@@ -30,6 +32,7 @@ from pack import (
 )
 from pack.archive import FIXED_MTIME, Privileges
 from pack.brought import brought
+from pack.cache import Cache
 from pack.earlier import Earlier
 from pack.editables import Editables
 from pack.environment import Environment, Layout
@@ -37,6 +40,7 @@ from pack.examine import Context, Examined, Job, Layers
 from pack.floor import Floor
 from pack.layouts import conda
 from pack.lock import Lock
+from pack.recall import Recall
 from pack.selection import Rule, Saved, select
 from pack.slim import slimming
 from pack.standing import Standings
@@ -69,6 +73,8 @@ class Options:
     slim: tuple[str, ...] = ()  # profiles of ``pack.slim``
     strict: bool = False
     editables: Editables = Editables.ERROR
+    cache: Cache | None = None  # of earlier verdicts
+    trust_mtime: bool = True  # take an earlier verdict on a file that looks unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,7 @@ def scan(
 
 def _scan(environment: Environment, options: Options, leave_out: Collection[bytes], progress: Progress) -> Scan:
     prefix = os.fsencode(environment.prefix)
+    started_ns = time.time_ns()
     earlier = Earlier.of(prefix)
     recorded = conda.read(environment.prefix) if environment.layout is Layout.CONDA else conda.NONE
     found, notes = _walked(prefix, earlier, leave_out)
@@ -153,9 +160,18 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     found = list(selected.found)
     elsewhere = run_paths.directories(found, prefix, environment.names)
     sources = vendored.sources
-    jobs = [_job(prefix, each, recorded, earlier, elsewhere, sources) for each in found if each.kind is Kind.FILE]
+    files = [each for each in found if each.kind is Kind.FILE]
+    jobs = [_job(prefix, each, recorded, earlier, elsewhere, sources) for each in files]
     context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths)
-    verdicts = list(workers.examined(jobs, context, options.workers or os.cpu_count() or 1, progress))
+    # What a common prefix names counts if it is there: then a verdict depends on other files.
+    cache = None if any(map(is_common, environment.names)) else options.cache
+    decisive = (recorded.site.encode(), earlier.digest)
+    recall = Recall(cache, context, decisive, started_ns, options.trust_mtime)
+    known = [recall(job, each, recorded.digests) for job, each in zip(jobs, files, strict=True)]
+    unknown = [job for job, verdict in zip(jobs, known, strict=True) if verdict is None]
+    fresh = workers.examined(unknown, context, options.workers or os.cpu_count() or 1, progress)
+    verdicts = [verdict or next(fresh) for verdict in known]
+    recall.keep(verdicts, files, recorded.digests)
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
     notes += [*missing, *selected.notes, *brought(each.path for each in found)]
     _require_readable(environment, notes, options.ignore_unreadable)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -14,10 +14,9 @@ from pack import compress, delta
 from pack import parcel as parcels
 from pack.archive import Format, Member, Writable, below, squashfs
 from pack.archive.directory import write_directory
-from pack.archive.tar import write_tar
+from pack.archive.pieces import write_compressed
 from pack.archive.zip import write_zip
 from pack.bake import bake
-from pack.compress import Compressor
 from pack.dereference import without_links
 from pack.environment import Environment
 from pack.installer import Installer, stub_for, write_installer
@@ -85,11 +84,26 @@ def write(
     changes meanwhile, OutputError for the output, UsageError for a level that the format does not have, StubUnavailable
     for an installer without its stub.
     """
+    found = _written(environment, options, version, progress, say)
+    cache = options.scan.cache
+    if cache is not None:
+        cache.tidy()
+        if cache.trouble:
+            say(cache.trouble)
+    return found
+
+
+def _written(
+    environment: Environment, options: Options, version: str, progress: Progress, say: Callable[[str], None]
+) -> Scan:
     level = compress.checked_level(options.compression, options.level)
     threads = options.threads or os.cpu_count() or 1
 
-    def compressed(out: Writable) -> Compressor:
-        return compress.compressor(out, options.compression, options.level, threads, options.threads > 0)
+    def written(contents: Iterable[Member], out: Writable) -> None:
+        format = options.compression
+        seed = f"{format.value} {level} {compress.library(format)}\n".encode()
+        with compress.compressor(out, format, level, threads, options.threads > 0) as stream:
+            write_compressed(contents, stream, options.scan.cache, seed, progress.advance)
 
     if options.format is Format.DIRECTORY:
         assert options.path is not None
@@ -119,7 +133,7 @@ def write(
             frozen = section(stub_for(found, say)) if options.stub else None
             payload = tuple(members(found, version, _stub(found, options), options.installer))
             progress.start("writing", found.size)
-            write_installer(stream, found, options.installer, version, payload, frozen, compressed, progress.advance)
+            write_installer(stream, found, options.installer, version, payload, frozen, written)
             if options.installer.key is not None:
                 say(f"signing with {options.installer.key}")
             return found
@@ -128,8 +142,7 @@ def write(
         if options.format is Format.ZIP:
             write_zip(contents, stream, level, options.zip64, progress.advance)
         else:
-            with compressed(stream) as out:
-                write_tar(contents, out, progress.advance)
+            written(contents, stream)
     return found
 
 

@@ -48,6 +48,7 @@ class Member:
     target: bytes  # of a symlink; of a hard link, the path of an earlier member
     chunks: Callable[[], Iterator[bytes]]  # of a FILE: exactly ``size`` bytes; not called for other kinds
     privileges: Privileges | None = None  # None: it belongs to whoever extracts it
+    sha256: str = ""  # of the content of a FILE, where it is known beforehand
 
 
 def below(root: bytes, members: Iterable[Member]) -> Iterator[Member]:

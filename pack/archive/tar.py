@@ -13,8 +13,8 @@ from installer_stub.model import Kind
 
 from . import Member, Privileges, Progress, Writable, checked_chunks
 
-_BLOCK = 512
-_RECORD = 20 * _BLOCK  # tar pads the whole archive to this, and warns of some that are not
+BLOCK = 512
+_RECORD = 20 * BLOCK  # tar pads the whole archive to this, and warns of some that are not
 _NAME = 100
 
 _TYPES = {Kind.FILE: b"0", Kind.HARD_LINK: b"1", Kind.SYMLINK: b"2", Kind.DIRECTORY: b"5"}
@@ -34,18 +34,18 @@ def write_tar(members: Iterable[Member], out: Writable, progress: Progress | Non
         head = headers(member)
         out.write(head)
         written += len(head)
-        size = member.size if member.kind is Kind.FILE else 0
-        if size or member.kind is Kind.FILE:
-            written += _write_content(member, out, progress)
+        if member.kind is Kind.FILE:
+            written += write_content(member, out, progress)
     out.write(end(written))
 
 
-def _write_content(member: Member, out: Writable, progress: Progress | None) -> int:
+def write_content(member: Member, out: Writable, progress: Progress | None) -> int:
+    """Write the content of a file, filled up to whole blocks; return how many bytes that are. Raises as `write_tar`."""
     for chunk in checked_chunks(member):
         out.write(chunk)
         if progress:
             progress(len(chunk))
-    padding = -member.size % _BLOCK
+    padding = -member.size % BLOCK
     if padding:
         out.write(bytes(padding))
     return member.size + padding
@@ -60,7 +60,7 @@ def headers(member: Member) -> bytes:
 
 def end(written: int) -> bytes:
     """Return what ends an archive of which ``written`` bytes were written."""
-    mark = 2 * _BLOCK
+    mark = 2 * BLOCK
     return bytes(mark + -(written + mark) % _RECORD)
 
 
@@ -94,7 +94,7 @@ def _extended(key: bytes, value: bytes) -> bytes:
 
 
 def _carrier(name: bytes, type_: bytes, data: bytes) -> bytes:
-    return _header(name, type_, 0, len(data), 0, b"", _NOBODY, _TAIL) + data + bytes(-len(data) % _BLOCK)
+    return _header(name, type_, 0, len(data), 0, b"", _NOBODY, _TAIL) + data + bytes(-len(data) % BLOCK)
 
 
 def _owner(privileges: Privileges) -> tuple[bytes, bytes]:
@@ -127,4 +127,4 @@ def _id(value: int) -> bytes:
 _OWNER = 32
 _MAGIC = b"ustar  \0"
 _NOBODY = b"0000000\0" * 2  # uid, gid
-_TAIL = _MAGIC.ljust(_BLOCK - 257, b"\0")  # no owner names, no device
+_TAIL = _MAGIC.ljust(BLOCK - 257, b"\0")  # no owner names, no device

@@ -11,12 +11,12 @@ import click
 
 from installer_stub.errors import PackError, UsageError
 
-from . import locking, manual, scanning, stubs, trees
+from . import caching, locking, manual, scanning, stubs, trees
 from .options import add_log
 from .packing import pack
 from .terminal import Signalled, complain, ended, on_signal
 
-__all__ = ["locking", "main", "manual", "pack", "scanning", "stubs", "trees"]
+__all__ = ["caching", "locking", "main", "manual", "pack", "scanning", "stubs", "trees"]
 
 add_log(pack)
 

@@ -241,6 +241,26 @@ jobs_option = click.option(
 )
 
 
+def cache_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--cache",
+            "cache_directory",
+            metavar="DIR",
+            help="Where to keep what makes packing again fast (default: relopack/packing in the user's cache);"
+            " see docs/cache.md.",
+        ),
+        click.option("--no-cache", is_flag=True, help="Keep nothing, and take nothing that was kept."),
+        click.option(
+            "--no-trust-mtime",
+            is_flag=True,
+            help="Read every file, also those whose size, times and inode are as they were the last time.",
+        ),
+    )[::-1]:
+        command = option(command)
+    return command
+
+
 def unreadable_option(kind: type[click.Option] = click.Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option(
         "--ignore-unreadable",

@@ -17,6 +17,7 @@ from .options import (
     CONTEXT,
     INSTALLER_NAMES,
     Group,
+    cache_options,
     cores,
     environment_of,
     environment_options,
@@ -33,6 +34,7 @@ from .terminal import Bar, say, shown, step
 
 if TYPE_CHECKING:
     from pack.archive import Format
+    from pack.cache import Cache
     from pack.editables import Editables
     from pack.environment import Environment
     from pack.installer import Installer
@@ -58,6 +60,7 @@ _FORMATS = (
 )
 @click.option("--compress-level", "level", type=int, metavar="N", help="How hard to compress; see docs/compression.md.")
 @jobs_option
+@cache_options
 @click.option("-f", "--force", is_flag=True, help="Replace an existing output; make its directory.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option(
@@ -215,7 +218,27 @@ def _scan_options(context: click.Context) -> ScanOptions:
         slim=profiles(given["slim"]),
         strict=given["strict"],
         editables=_editables(given["editables"], given["ignore_editable_packages"]),
+        cache=_cache(given["cache_directory"], given["no_cache"], given["quiet"]),
+        trust_mtime=not given["no_trust_mtime"],
     )
+
+
+def _cache(directory: str | None, unwanted: bool, quiet: bool) -> Cache | None:
+    """Open the cache that is named, or the user's. Raises UsageError for one that is named and cannot be used."""
+    from pack import cache
+
+    if unwanted:
+        if directory is not None:
+            raise UsageError("--no-cache contradicts --cache", "Give one of them.")
+        return None
+    if directory is not None:
+        return cache.Cache(Path(directory))
+    try:
+        return cache.Cache(cache.default())
+    except UsageError as error:
+        if not quiet:
+            step(f"packing without a cache: {error}")
+        return None
 
 
 def _editables(named: str | None, ignored: bool) -> Editables:

@@ -7,6 +7,7 @@ bytes always come from the prefix: a record only tells what is known about them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -64,6 +65,7 @@ class Records:
     documents: Mapping[bytes, Mapping[str, Any]]
     site: str  # where noarch packages of Python go, relative to the prefix
     rivals: Mapping[bytes, tuple[Owned, ...]] = field(default_factory=dict)  # other packages that claim a path, too
+    digests: Mapping[str, str] = field(default_factory=dict)  # of all that is recorded of a package, by its name
 
 
 NONE = Records({}, {}, "")
@@ -72,8 +74,12 @@ NONE = Records({}, {}, "")
 def read(prefix: Path) -> Records:
     """Read the records of a prefix. Raises EnvironmentUnfit where one is damaged, naming it."""
     documents: dict[bytes, Mapping[str, Any]] = {}
+    digests: dict[str, str] = {}
     for each in sorted((prefix / "conda-meta").glob("*.json")):
-        documents[META + b"/" + os.fsencode(each.name)] = _document(each)
+        document, digest = _document(each)
+        documents[META + b"/" + os.fsencode(each.name)] = document
+        package = _package(document)
+        digests[package] = digests.get(package, "") + digest
     site = _site_packages(documents)
     owners: dict[bytes, Owned] = {}
     rivals: dict[bytes, tuple[Owned, ...]] = {}
@@ -85,7 +91,7 @@ def read(prefix: Path) -> Records:
                 owners[claimed] = owned
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise _damaged(prefix / os.fsdecode(path), f"{type(error).__name__}: {error}") from error
-    return Records(owners, documents, site, rivals)
+    return Records(owners, documents, site, rivals, digests)
 
 
 def is_litter(path: bytes) -> bool:
@@ -93,13 +99,15 @@ def is_litter(path: bytes) -> bool:
     return path in _LITTER
 
 
-def _document(path: Path) -> Mapping[str, Any]:
+def _document(path: Path) -> tuple[Mapping[str, Any], str]:
+    """Read a record; return it, and its SHA-256."""
     try:
-        document = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        document = json.loads(content)
         if not isinstance(document, dict) or not isinstance(document["name"], str):
             raise ValueError("it is no package record")
         json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair cannot be written again
-        return document
+        return document, hashlib.sha256(content).hexdigest()
     except (ValueError, KeyError, RecursionError, OSError) as error:
         raise _damaged(path, str(error)) from error
 
@@ -129,8 +137,12 @@ def _site_packages(documents: Mapping[bytes, Mapping[str, Any]]) -> str:
     return "lib/python/site-packages"
 
 
+def _package(document: Mapping[str, Any]) -> str:
+    return "-".join(str(document.get(key, "")) for key in ("name", "version", "build"))
+
+
 def _owned(document: Mapping[str, Any], site: str) -> Iterator[tuple[bytes, Owned]]:
-    package = "-".join(str(document.get(key, "")) for key in ("name", "version", "build"))
+    package = _package(document)
     listed = document.get("files") or []
     installed = set(listed)
     seen: set[str] = set()

@@ -10,8 +10,7 @@ import platform
 import re
 import subprocess
 import tarfile
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,8 @@ from installer_stub import hooks, trailer
 from installer_stub.errors import UsageError
 from installer_stub.trailer import Trailer
 from pack import compress, header
-from pack.archive import Format, infer, parse
+from pack.archive import Format, Member, Writable, infer, parse
+from pack.archive.tar import write_tar
 from pack.environment import find
 from pack.floor import Floor
 from pack.header import Facts, render
@@ -71,8 +71,12 @@ def written(found: Scan, installer: Installer = PLAIN, frozen: Section | None = 
     """Write an installer into memory."""
     out = io.BytesIO()
     contents = tuple(members(found, "1.0", None, installer))
-    compressor = partial(compress.compressor, format=installer.payload)
-    write_installer(out, found, installer, "1.0", contents, frozen, compressor, lambda count: None)
+
+    def write_payload(contents: Iterable[Member], out: Writable) -> None:
+        with compress.compressor(out, installer.payload) as stream:
+            write_tar(contents, stream)
+
+    write_installer(out, found, installer, "1.0", contents, frozen, write_payload)
     return out.getvalue()
 
 
