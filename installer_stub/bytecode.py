@@ -155,8 +155,8 @@ def source_path(pyc_path: bytes) -> Optional[bytes]:
     """
     directory, _, name = pyc_path.rpartition(b"/")
     parent, _, cache = directory.rpartition(b"/")
-    match = _CACHED.fullmatch(name)
-    if cache != b"__pycache__" or match is None:
+    match = _CACHED.fullmatch(name) if cache == b"__pycache__" else None
+    if match is None:
         return None
     source = match.group("stem") + b".py"
     return parent + b"/" + source if parent or pyc_path.startswith(b"/") else source

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 
 class Kind(Enum):
@@ -135,8 +135,7 @@ class Relocatable:
         return any(reference.fill is not Fill.KEEP for reference in self.references)
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One path of the environment as it is archived."""
 
     path: bytes

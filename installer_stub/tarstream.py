@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, NoReturn, Optional
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional
 
 from installer_stub.errors import VerifyFailed
 from installer_stub.model import Kind
@@ -50,8 +50,7 @@ class Privileges:
     capability: bytes  # the extended attribute security.capability
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One member as its headers describe it; ``size`` bytes of content are read from the stream."""
 
     path: bytes  # relative, without "." and "..", and without a slash at its end
@@ -189,7 +188,7 @@ class TarStream:
         if not member.path.startswith(root) or (link and not member.target.startswith(root)):
             self._refuse(f"{member.path!r} lies outside of {root!r}, where the environment is")
         target = member.target[len(root) :] if link else member.target
-        return replace(member, path=member.path[len(root) :], target=target) if root else member
+        return member._replace(path=member.path[len(root) :], target=target) if root else member
 
     def _privileges(self, fields: Any, extended: Dict[bytes, bytes]) -> Privileges:
         return Privileges(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, replace
-from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from installer_stub.model import Kind
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A path as it stands on disk. ``kind`` is None for what no archive holds; ``special`` says what that is.
 
     ``target`` is the text of a symlink; of a hard link, the path of the first name of its inode. ``ctime_ns`` and
@@ -31,6 +29,7 @@ class Found:
     inode: int = 0
 
 
+_KINDS = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
 _SPECIAL = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -57,7 +56,7 @@ def walk(prefix: bytes, skip: Callable[[bytes], bool] = lambda path: False) -> I
         if found.kind is Kind.DIRECTORY:
             below = _names(prefix, path)
             if isinstance(below, OSError):
-                found = replace(found, error=_reason(below))
+                found = found._replace(error=_reason(below))
             else:
                 pending += below
         yield found
@@ -69,7 +68,8 @@ def _names(prefix: bytes, path: bytes) -> Union[List[bytes], OSError]:
         names = os.listdir(os.path.join(prefix, path))
     except OSError as error:
         return error
-    return sorted((os.path.join(path, name) for name in names), reverse=True)
+    start = path + b"/" if path else b""
+    return [start + name for name in sorted(names, reverse=True)]
 
 
 def look(prefix: bytes, path: bytes, first_names: Optional[Dict[Tuple[int, int], bytes]] = None) -> Found:
@@ -77,31 +77,22 @@ def look(prefix: bytes, path: bytes, first_names: Optional[Dict[Tuple[int, int],
 
     ``first_names`` maps the inodes seen so far, as (device, number), to the path of their first name.
     """
-    full = os.path.join(prefix, path)
+    full = prefix + b"/" + path
     try:
         status = os.lstat(full)
-        target = os.readlink(full) if stat.S_ISLNK(status.st_mode) else b""
+        type_ = stat.S_IFMT(status.st_mode)
+        kind = _KINDS.get(type_)
+        target = os.readlink(full) if kind is Kind.SYMLINK else b""
     except OSError as error:
         return Found(path, None, 0, 0, 0, error=_reason(error))
-    kind = _kind(status.st_mode)
     size = status.st_size if kind is Kind.FILE else 0
     if kind is Kind.FILE and status.st_nlink > 1 and first_names is not None:
         first = first_names.setdefault((status.st_dev, status.st_ino), path)
         if first != path:
             kind, size, target = Kind.HARD_LINK, 0, first
-    special = "" if kind else _SPECIAL.get(stat.S_IFMT(status.st_mode), "of an unknown kind")
+    special = "" if kind else _SPECIAL.get(type_, "of an unknown kind")
     mode, changed = stat.S_IMODE(status.st_mode), status.st_ctime_ns
     return Found(path, kind, mode, size, status.st_mtime_ns, target, "", special, changed, status.st_ino)
-
-
-def _kind(mode: int) -> Optional[Kind]:
-    if stat.S_ISREG(mode):
-        return Kind.FILE
-    if stat.S_ISDIR(mode):
-        return Kind.DIRECTORY
-    if stat.S_ISLNK(mode):
-        return Kind.SYMLINK
-    return None
 
 
 def _reason(error: OSError) -> str:

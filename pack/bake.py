@@ -90,8 +90,8 @@ def _baked(root: bytes, item: Item, file: Relocatable, form: Form) -> Item:
                     splices.append(Splice(region.start, len(archived), written))
         layers = (*item.layers, tuple(splices)) if splices else item.layers
         digest = _digest(pieces(stacked(below, item.disk_size, layers)[0]))
-    entry = replace(item.entry, sha256=digest.sha256, size=digest.size)
-    return replace(item, entry=entry, layers=layers)
+    entry = item.entry._replace(sha256=digest.sha256, size=digest.size)
+    return item._replace(entry=entry, layers=layers)
 
 
 def _digest(content: Iterable[bytes]) -> Digest:
@@ -115,5 +115,5 @@ def _whole(item: Item, file: Relocatable, form: Form, archived: bytes) -> Item:
     out: list[bytes] = []
     rewrite.transform(read, out.append, rewrite.regions(file.references), Form(None), form)
     digest = _digest(out)
-    entry = replace(item.entry, sha256=digest.sha256, size=digest.size)
-    return replace(item, entry=entry, content=b"".join(out))
+    entry = item.entry._replace(sha256=digest.sha256, size=digest.size)
+    return item._replace(entry=entry, content=b"".join(out))

@@ -7,7 +7,6 @@ so it is left out, and the first import compiles anew.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 
 from installer_stub import bytecode
@@ -50,8 +49,8 @@ def _reason(pyc: Examined, source: Examined | None, pip_owned: Collection[bytes]
 
 def empty_caches(found: Sequence[Found], examined: Mapping[bytes, Examined]) -> frozenset[bytes]:
     """Find the ``__pycache__`` directories of which nothing is archived: Python makes them as it needs them."""
-    caches = {each.path for each in found if os.path.basename(each.path) == b"__pycache__"}
-    filled = {os.path.dirname(each.path) for each in found if each.kind is not Kind.FILE or each.path in examined}
+    caches = {each.path for each in found if each.path.endswith(b"/__pycache__") or each.path == b"__pycache__"}
+    filled = {each.path.rpartition(b"/")[0] for each in found if each.kind is not Kind.FILE or each.path in examined}
     return frozenset(caches - filled)
 
 

@@ -70,7 +70,7 @@ class _Tree:
     def copied(self, original: bytes, path: bytes) -> Item:
         """Return the item of a file under another path."""
         item = self._items[original]
-        return replace(item, entry=replace(item.entry, path=path), source=item.source or original)
+        return item._replace(entry=item.entry._replace(path=path), source=item.source or original)
 
     def followed(self, path: bytes, above: tuple[bytes, ...], name: bytes = b"") -> Iterator[Item]:
         """Yield what a path leads to under ``name``: a copy, or a directory of copies; nothing where it leads nowhere.
@@ -85,7 +85,7 @@ class _Tree:
         if item.entry.kind is Kind.DIRECTORY:
             if resolved in above or (name + b"/").startswith(resolved + b"/"):
                 return
-            yield replace(item, entry=replace(item.entry, path=name))
+            yield item._replace(entry=item.entry._replace(path=name))
             for each in self._below.get(resolved, ()):
                 yield from self.followed(each, (*above, resolved), name + b"/" + each.rpartition(b"/")[2])
         elif item.entry.kind is Kind.HARD_LINK:

@@ -66,12 +66,17 @@ class Editable:
 def find(prefix: bytes, names: Sequence[bytes], found: Iterable[Found]) -> list[Editable]:
     """Find what leads out of a prefix in its directories of Python packages; ``names`` are its spellings."""
     ways: list[Editable] = []
+    sites: dict[bytes, bool] = {}
     for each in found:
         directory, _, name = each.path.rpartition(b"/")
-        url = _DIRECT_URL.match(each.path)
-        if _SITE.search(directory):
+        is_site = sites.get(directory)
+        if is_site is None:
+            is_site = sites[directory] = _SITE.search(directory) is not None
+        if is_site:
             ways += _of_entry(prefix, names, each, name)
-        elif url is not None and each.kind is not Kind.DIRECTORY:
+            continue
+        url = _DIRECT_URL.match(each.path) if name == b"direct_url.json" else None
+        if url is not None and each.kind is not Kind.DIRECTORY:
             ways += _of_url(prefix, names, each.path, url["name"].decode("utf-8", "backslashreplace"))
     return _named(ways)
 

@@ -7,13 +7,12 @@ import os
 import pwd
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from installer_stub.manifest import encode
 from installer_stub.model import Finding, Kind, Standing
 from installer_stub.walk import Found
 from pack.archive import Privileges
-from pack.examine import Examined
+from pack.examine import Examined, attributes_of
 
 DROPPED = "setuid or setgid bit dropped"
 DROPPED_OF_DIRECTORY = "setgid bit of a directory dropped"  # apart: in shared trees every directory has it
@@ -65,7 +64,7 @@ def without_bits(
             bare.append(each)  # it is left out
             continue
         full = os.path.join(prefix, each.path)
-        attributes = _attributes(full)
+        attributes = attributes_of(full) if verdict is None else verdict.attributes
         notes += _dropped(each.path, attributes)
         if not each.mode & _SPECIAL_BITS and _CAPABILITY not in attributes:
             bare.append(each)
@@ -81,7 +80,7 @@ def without_bits(
         if each.mode & _SPECIAL_BITS:
             what = DROPPED_OF_DIRECTORY if each.kind is Kind.DIRECTORY else DROPPED
             notes.append(Finding(each.path, -1, what, f"{each.mode:o}{detail}"))
-        bare.append(replace(each, mode=each.mode & ~_SPECIAL_BITS))
+        bare.append(each._replace(mode=each.mode & ~_SPECIAL_BITS))
     return bare, kept, notes
 
 
@@ -89,7 +88,7 @@ def is_privileged(prefix: bytes, found: Found) -> bool:
     """Whether a program runs with more rights than its user's: the loader then takes no ``$ORIGIN``."""
     if found.mode & _SPECIAL_BITS:
         return True
-    return bool(found.mode & 0o111) and _CAPABILITY in _attributes(os.path.join(prefix, found.path))
+    return bool(found.mode & 0o111) and _CAPABILITY in attributes_of(os.path.join(prefix, found.path))
 
 
 def _unfit(verdict: Examined) -> str:
@@ -99,17 +98,10 @@ def _unfit(verdict: Examined) -> str:
     return "it is generated" if verdict.standing is Standing.GENERATED else ""
 
 
-def _attributes(path: bytes) -> list[str]:
-    if not hasattr(os, "listxattr"):
-        return []  # not on Linux
-    try:
-        return os.listxattr(path, follow_symlinks=False)
-    except OSError:
-        return []  # a file system without them
-
-
-def _dropped(path: bytes, attributes: Iterable[str]) -> Iterator[Finding]:
+def _dropped(path: bytes, attributes: Sequence[str]) -> Iterator[Finding]:
     """Note the attributes that no archive holds: one for an ACL, one for each other."""
+    if not attributes:
+        return
     acls = [name for name in attributes if name in _ACLS]
     if acls:
         yield Finding(path, -1, ACL)

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from installer_stub import bytecode, match, references, rewrite, shebang
 from installer_stub.classify import Format
@@ -46,8 +47,7 @@ class Context:
     grow: bool = False  # whether a file is rebuilt where its run path has no room to be made relative
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A file to examine. ``known``, ``relocatable`` and ``findings`` are what an earlier packing says of it.
 
     ``elsewhere`` are the other directories from which it can be opened; a ``privileged`` one runs with other rights
@@ -71,8 +71,7 @@ class Job:
         return self.source or self.path
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(NamedTuple):
     """The verdict on a file. ``layers`` lead from the bytes on disk to the archived bytes."""
 
     job: Job
@@ -86,16 +85,30 @@ class Examined:
     from_manifest: bool = False
     error: str = ""
     binary: floor.Binary | None = None  # of an ELF file
+    attributes: tuple[str, ...] = ()  # the names of its extended attributes
 
 
 def examine(job: Job, context: Context) -> Examined:
     """Examine one file of the prefix. An unreadable file is a verdict, too: ``error`` says why."""
+    path = os.path.join(context.prefix, job.on_disk)
     try:
-        with references.opened(os.path.join(context.prefix, job.on_disk)) as read_at:
-            return _File(job, context, read_at).verdict()
+        with references.opened(path) as read_at:
+            verdict = _File(job, context, read_at).verdict()
     except OSError as error:
         nothing = Digest("", 0)
         return Examined(job, nothing, nothing, Standing.ADDED, error=error.strerror or str(error))
+    attributes = attributes_of(path)
+    return verdict._replace(attributes=attributes) if attributes else verdict
+
+
+def attributes_of(path: bytes) -> tuple[str, ...]:
+    """List the names of the extended attributes of a path, without following it if it is a symlink."""
+    if not hasattr(os, "listxattr"):
+        return ()  # not on Linux
+    try:
+        return tuple(os.listxattr(path, follow_symlinks=False))
+    except OSError:
+        return ()  # a file system without them
 
 
 class _File:
@@ -112,7 +125,7 @@ class _File:
         verdict = self._judged(reading)
         if reading.format is not Format.ELF:
             return verdict
-        return replace(verdict, binary=floor.read(self.read_at, reading.size, reading.head))
+        return verdict._replace(binary=floor.read(self.read_at, reading.size, reading.head))
 
     def _judged(self, reading: Reading) -> Examined:
         """Judge the file by what is known best: an earlier manifest, a record, the bytes."""
@@ -141,7 +154,7 @@ class _File:
         if file is None:
             if disk != (entry.sha256, entry.size):
                 return None
-            return replace(self._as_known(disk, entry, ()), compiled=self._compiled(reading))
+            return self._as_known(disk, entry, ())._replace(compiled=self._compiled(reading))
         for form in self.context.forms:
             splices = self._undone(file, form)
             if splices is not None:

@@ -11,10 +11,8 @@ import io
 import pickle
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from functools import lru_cache
 from importlib import resources
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +44,16 @@ _KNOWN = {
     )
 }
 
-_verdict = attrgetter(*(each.name for each in fields(Examined) if each.name != "job"))
+
+_Row = tuple[Any, Any]  # the state that a file was in, and all of the verdict on it but the job
+_Group = dict[bytes, _Row]  # by path
 
 
 class Recall:
-    """What is known of an environment's files from an earlier scan; of ``cache`` None, nothing."""
+    """What is known of an environment's files from an earlier scan; of ``cache`` None, nothing.
+
+    Files are kept in groups, those of a package or below a directory, so that only what changed is written again.
+    """
 
     def __init__(
         self, cache: Cache | None, context: Context, decisive: Iterable[bytes], started_ns: int, trusted: bool
@@ -63,33 +66,46 @@ class Recall:
         self._started_ns = started_ns
         self._name = _name(context, decisive) if cache is not None else ""
         loaded = cache.load(self._name) if cache is not None and trusted else None
-        self._seen: dict[bytes, tuple[Any, Any]] = _loads(loaded) if loaded is not None else {}
+        self._written: dict[bytes, bytes] = _loads(loaded) if loaded is not None else {}
+        self._groups: dict[bytes, _Group] = {name: _loads(each) for name, each in self._written.items()}
 
     def __call__(self, job: Job, found: Found, digests: Mapping[str, str]) -> Examined | None:
         """Return the verdict on a file, if it is known; ``digests`` are those of the records of packages."""
-        seen = self._seen.get(job.path)
-        if seen is None or seen[0] != _state(job, found, digests):
+        row = self._groups.get(_group(job), {}).get(job.path)
+        if row is None or row[0] != _state(job, found, digests):
             return None
-        return Examined(job, *seen[1])
+        return Examined(job, *row[1])
 
-    def keep(self, verdicts: Sequence[Examined], files: Sequence[Found], digests: Mapping[str, str]) -> None:
-        """Keep the verdicts on files for the next time, unless that is what is kept already."""
+    def keep(
+        self, files: Sequence[Found], verdicts: Sequence[Examined], known: Sequence[bool], digests: Mapping[str, str]
+    ) -> None:
+        """Keep the verdicts on files for the next time; ``known`` are those that were there already."""
         if self._cache is None:
             return
-        seen: dict[bytes, tuple[Any, Any]] = {}
-        changed = False
-        for each, stands in zip(verdicts, files, strict=True):
-            job = each.job
-            if each.error or stands.ctime_ns > self._started_ns - _UNSETTLED:
-                continue
-            before = self._seen.get(job.path)
-            state = _state(job, stands, digests)
-            if before is None or before[0] != state:
-                changed = True
-                before = (state, _verdict(each))
-            seen[job.path] = before
-        if changed or len(seen) != len(self._seen):
-            self._cache.save(self._name, pickle.dumps(seen, 5))
+        groups: dict[bytes, _Group] = {}
+        for found, verdict, was_known in zip(files, verdicts, known, strict=True):
+            job = verdict.job
+            name = _group(job)
+            group = groups.get(name)
+            if group is None:
+                group = groups[name] = {}
+            if was_known:
+                group[job.path] = self._groups[name][job.path]
+            elif not verdict.error and found.ctime_ns < self._started_ns - _UNSETTLED:
+                group[job.path] = (_state(job, found, digests), tuple(verdict[1:]))
+        if groups != self._groups:
+            written = {
+                name: self._written[name] if group == self._groups.get(name) else pickle.dumps(group, 5)
+                for name, group in groups.items()
+            }
+            self._cache.save(self._name, pickle.dumps(written, 5))
+
+
+def _group(job: Job) -> bytes:
+    """Name the group of a file: its package, or the directory below which it lies, at most four down."""
+    if job.owned is not None:
+        return job.owned.package.encode()
+    return b"/" + b"/".join(job.path.split(b"/", 4)[:4])
 
 
 def _state(job: Job, found: Found, digests: Mapping[str, str]) -> tuple[Any, ...]:
@@ -117,7 +133,7 @@ def _program() -> bytes:
     return hasher.digest()
 
 
-def _loads(content: bytes) -> dict[bytes, tuple[Any, Any]]:
+def _loads(content: bytes) -> dict[bytes, Any]:
     """Read what `Recall.keep` wrote; nothing, where that is not what it should be."""
     try:
         loaded = _Unpickler(io.BytesIO(content)).load()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from installer_stub import references
 from installer_stub.model import Field, Fill, Force, Reference, Spelling, Standing
@@ -19,11 +20,11 @@ from pack.layouts import conda
 from pack.splice import Splice, pieces, stacked
 
 _RECORD = re.compile(rb"(?:^|/)[^/]+\.dist-info/RECORD\Z")
+_NOT_NORMAL = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)")
 _ROW = re.compile(rb"^(?P<path>\"(?:[^\"]|\"\")*\"|[^,\r\n]*),(?P<digest>[^,\r\n]*,[0-9]*)\r?$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     path: bytes  # relative to the prefix
     start: int  # of the digest and the size, in the RECORD
     digest: bytes
@@ -84,7 +85,7 @@ def _refreshed(
 ) -> Examined:
     path = verdict.job.path
     if verdict.from_manifest:  # the digests of an earlier packing hold no longer: begin with the disk
-        verdict = replace(verdict, layers=(), references=(), from_manifest=False)
+        verdict = verdict._replace(layers=(), references=(), from_manifest=False)
     content = content_of(verdict, context)
     splices: list[Splice] = []
     slots: list[Reference] = []
@@ -107,13 +108,17 @@ def _refreshed(
 def _rows(record: bytes, content: bytes) -> Iterator[_Row]:
     """Read a RECORD: where each path is, and where its digest stands."""
     site = os.path.dirname(os.path.dirname(record))
+    start = site + b"/" if site else b""
     for match in _ROW.finditer(content):
-        path = match["path"]
+        path, digest = match.groups()
         if path.startswith(b'"'):
             path = path[1:-1].replace(b'""', b'"')
-        inside = os.path.normpath(os.path.join(b"/", site, path))
-        if not path.startswith(b"/"):
-            yield _Row(inside[1:], match.start("digest"), match["digest"])
+        if path.startswith(b"/"):
+            continue
+        inside = start + path
+        if _NOT_NORMAL.search(path):
+            inside = os.path.normpath(b"/" + inside)[1:]
+        yield _Row(inside, match.start(2), digest)
 
 
 def content_of(verdict: Examined, context: Context) -> bytes:
@@ -172,7 +177,7 @@ def _holds(verdict: Examined, examined: Mapping[bytes, Examined]) -> bool:
 
 def _written(verdict: Examined, content: bytes, slots: Sequence[Reference], context: Context) -> Examined:
     """Archive ``content`` in the place of a file."""
-    verdict = replace(verdict, standing=Standing.GENERATED, from_manifest=False)
+    verdict = verdict._replace(standing=Standing.GENERATED, from_manifest=False)
     return through(verdict, ((Splice(0, verdict.job.size, content),),), slots, context)
 
 
@@ -183,8 +188,7 @@ def through(verdict: Examined, layers: Layers, slots: Sequence[Reference], conte
         read_at, size = stacked(below, verdict.job.size, layers)
         reading = references.read(read_at, size, path, context.names)
     merged = sorted((*reading.references, *slots), key=lambda reference: reference.offset)
-    return replace(
-        verdict,
+    return verdict._replace(
         archived=Digest(reading.sha256, reading.size),
         layers=layers,
         references=tuple(merged),

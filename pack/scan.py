@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from installer_stub import activation, walk
 from installer_stub.errors import EnvironmentUnfit
@@ -77,8 +79,7 @@ class Options:
     trust_mtime: bool = True  # take an earlier verdict on a file that looks unchanged
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """An entry, and where its archived bytes come from: the disk through ``layers``, or ``content``.
 
     ``source`` is the path on disk where that is not the entry's: relative to the prefix, or absolute.
@@ -131,12 +132,21 @@ def scan(
     bytes as they are read. Raises EnvironmentUnfit for a damaged record, and for unreadable files unless these are
     ignored.
     """
-    # Some twenty objects a file are made here, and kept, none in a cycle: the collector would look at all of them
-    # again and again, which took a fifth of the time.
+    with uncollected():
+        return _scan(environment, options, leave_out, progress)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the collector of cycles from work.
+
+    Some twenty objects a file are made by a scan, and kept, none in a cycle: it would look at all of them again and
+    again, which took a fifth of the time.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _scan(environment, options, leave_out, progress)
+        yield
     finally:
         if collecting:
             gc.enable()
@@ -171,7 +181,7 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     unknown = [job for job, verdict in zip(jobs, known, strict=True) if verdict is None]
     fresh = workers.examined(unknown, context, options.workers or os.cpu_count() or 1, progress)
     verdicts = [verdict or next(fresh) for verdict in known]
-    recall.keep(verdicts, files, recorded.digests)
+    recall.keep(files, verdicts, [verdict is not None for verdict in known], recorded.digests)
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
     notes += [*missing, *selected.notes, *brought(each.path for each in found)]
     _require_readable(environment, notes, options.ignore_unreadable)
@@ -314,7 +324,7 @@ def _assembled(
             if relative is None:
                 findings.append(Finding(each.path, -1, LEAVES, encode(each.target)))
             entry = _entry(each, Standing.ADDED, "", FIXED_MTIME)
-            items.append(Item(entry if relative is None else replace(entry, target=relative)))
+            items.append(Item(entry if relative is None else entry._replace(target=relative)))
         elif each.path in examined:
             verdict = examined[each.path]
             items.append(_file(each, verdict, mtimes.get(each.path)))
@@ -334,7 +344,7 @@ def _assembled(
     notes += [Finding(path, -1, LEFT_OUT, "replaced by ours of the same name") for path in clash]
     items = [item for item in items if item.entry.path not in added]
     if privileges:
-        items = [replace(item, privileges=privileges.get(item.entry.path)) for item in items]
+        items = [item._replace(privileges=privileges.get(item.entry.path)) for item in items]
     notes += entries.same_but_case([*added, *(item.entry.path for item in items)])
     prefixes = {r.prefix for file in relocatables for r in file.references if r.prefix}
     ordered = tuple(sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)))

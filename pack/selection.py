@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from installer_stub import walk
 from installer_stub.errors import UsageError
@@ -141,7 +141,7 @@ def _relinked(prefix: bytes, found: Sequence[Found], out: Collection[bytes]) -> 
             continue
         if each.kind is Kind.HARD_LINK and each.target in out:
             heir = heirs.setdefault(each.target, each.path)
-            each = walk.look(prefix, each.path) if heir == each.path else replace(each, target=heir)
+            each = walk.look(prefix, each.path) if heir == each.path else each._replace(target=heir)
         kept.append(each)
     return kept
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from installer_stub import walk
@@ -132,7 +132,7 @@ def _copy(source: bytes, place: bytes, made: dict[bytes, Found], sources: dict[b
     """Find all of a source tree that is copied; a source may be one file."""
     whole = walk.look(*os.path.split(source))
     if whole.kind is not Kind.DIRECTORY:
-        made[place] = replace(whole, path=place, mode=whole.mode & 0o777)
+        made[place] = whole._replace(path=place, mode=whole.mode & 0o777)
         sources[place] = source
         return
     made[place] = Found(place, Kind.DIRECTORY, whole.mode, 0, whole.mtime_ns)
@@ -141,7 +141,7 @@ def _copy(source: bytes, place: bytes, made: dict[bytes, Found], sources: dict[b
             continue  # a socket or a pipe
         path = place + b"/" + each.path
         target = place + b"/" + each.target if each.kind is Kind.HARD_LINK else each.target
-        made[path] = replace(each, path=path, target=target, mode=each.mode & 0o777)
+        made[path] = each._replace(path=path, target=target, mode=each.mode & 0o777)
         if each.kind is Kind.FILE:
             sources[path] = os.path.join(source, each.path)
 

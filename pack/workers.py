@@ -8,9 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields
 from multiprocessing import resource_tracker
-from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -87,9 +85,6 @@ def _initialize(context: Context) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-_verdict = attrgetter(*(each.name for each in fields(Examined) if each.name != "job"))
-
-
 def _examine_batch(batch: list[Job]) -> list[tuple[Any, ...]]:
     """Return what each verdict says besides its job, which the parent has: pickling it costs as much as all else."""
-    return [_verdict(examine(job, _worker_context)) for job in batch]
+    return [tuple(examine(job, _worker_context)[1:]) for job in batch]

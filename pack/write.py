@@ -24,7 +24,7 @@ from pack.members import members
 from pack.output import DirectoryOutput, Output, standard_output
 from pack.parcel import Parcel
 from pack.scan import Options as ScanOptions
-from pack.scan import Scan, scan
+from pack.scan import Scan, scan, uncollected
 from pack.signature import SignedOutput
 from pack.stub import carry
 from pack.stub.section import section
@@ -84,7 +84,8 @@ def write(
     changes meanwhile, OutputError for the output, UsageError for a level that the format does not have, StubUnavailable
     for an installer without its stub.
     """
-    found = _written(environment, options, version, progress, say)
+    with uncollected():
+        found = _written(environment, options, version, progress, say)
     cache = options.scan.cache
     if cache is not None:
         cache.tidy()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from installer_stub.errors import EnvironmentUnfit, UsageError
 from installer_stub.model import Kind
@@ -36,8 +36,7 @@ class Privileges:
     capability: bytes = b""  # the extended attribute security.capability as it stands
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One path of an output, and where its content comes from."""
 
     path: bytes  # relative to the root of the output, without a slash at either end
@@ -68,7 +67,7 @@ def below(root: bytes, members: Iterable[Member]) -> Iterator[Member]:
     start = b"/".join(parts) + b"/"
     for member in members:
         target = start + member.target if member.kind is Kind.HARD_LINK else member.target
-        yield replace(member, path=start + member.path, target=target)
+        yield member._replace(path=start + member.path, target=target)
 
 
 def checked_chunks(member: Member) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ only a member with privileges has its own, and its file capability in a header o
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from installer_stub.model import Kind
 
@@ -94,7 +95,12 @@ def _extended(key: bytes, value: bytes) -> bytes:
 
 
 def _carrier(name: bytes, type_: bytes, data: bytes) -> bytes:
-    return _header(name, type_, 0, len(data), 0, b"", _NOBODY, _TAIL) + data + bytes(-len(data) % BLOCK)
+    return _carrying(name, type_, len(data)) + data + bytes(-len(data) % BLOCK)
+
+
+@lru_cache(maxsize=512)
+def _carrying(name: bytes, type_: bytes, length: int) -> bytes:
+    return _header(name, type_, 0, length, 0, b"", _NOBODY, _TAIL)
 
 
 def _owner(privileges: Privileges) -> tuple[bytes, bytes]:
@@ -107,10 +113,15 @@ def _owner(privileges: Privileges) -> tuple[bytes, bytes]:
 def _header(
     name: bytes, type_: bytes, mode: int, size: int, mtime: int, target: bytes, owner: bytes, tail: bytes
 ) -> bytes:
-    before = b"%s%07o\0%s%s%s" % (name.ljust(_NAME, b"\0"), mode, owner, _number(size), _number(mtime))
-    behind = type_ + target.ljust(_NAME, b"\0") + tail
-    # The sum is taken with its own field as eight spaces.
-    return b"%s%06o\0 %s" % (before, sum(before) + 8 * 0x20 + sum(behind), behind)
+    before = b"%07o\0%s%s%s" % (mode, owner, _number(size), _number(mtime))
+    # The sum is taken with its own field as eight spaces; what fills a field up adds nothing.
+    total = sum(name) + sum(before) + 8 * 0x20 + ord(type_) + sum(target) + _sum(tail)
+    return b"%b%b%06o\0 %b%b%b" % (name.ljust(_NAME, b"\0"), before, total, type_, target.ljust(_NAME, b"\0"), tail)
+
+
+@lru_cache(maxsize=64)
+def _sum(tail: bytes) -> int:
+    return sum(tail)
 
 
 def _number(value: int) -> bytes:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.rewrite import Digest
@@ -41,12 +41,12 @@ _ENTRY_POINT = re.compile(
 )
 
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _COPY = 3  # conda's LinkType: nothing is linked to a package cache where this goes
 _MARK = "digest %d"
 
 
-@dataclass(frozen=True, slots=True)
-class Owned:
+class Owned(NamedTuple):
     """What the records say of a path. ``sha256`` is that of the file as shipped, or empty."""
 
     package: str
@@ -106,7 +106,8 @@ def _document(path: Path) -> tuple[Mapping[str, Any], str]:
         document = json.loads(content)
         if not isinstance(document, dict) or not isinstance(document["name"], str):
             raise ValueError("it is no package record")
-        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair cannot be written again
+        if _SURROGATE.search(content):
+            json.dumps(document, ensure_ascii=False).encode()  # half a pair cannot be written again
         return document, hashlib.sha256(content).hexdigest()
     except (ValueError, KeyError, RecursionError, OSError) as error:
         raise _damaged(path, str(error)) from error

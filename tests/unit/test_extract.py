@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -268,11 +269,11 @@ def test_a_hostile_member_is_refused(what: str, tmp_path: Path) -> None:
     refused(archive_of([*GOOD, *parts]), tmp_path / "env", error, word)
 
 
-def lying(**facts: object) -> Change:
+def lying(**facts: Any) -> Change:
     """Let the list say something else about ``bin/tool``."""
 
     def change(listed: Manifest, listing: Listing) -> tuple[Manifest, Listing]:
-        entries = tuple(replace(e, **facts) if e.path == b"bin/tool" else e for e in listing.entries)  # type: ignore[arg-type]
+        entries = tuple(e._replace(**facts) if e.path == b"bin/tool" else e for e in listing.entries)
         return listed, Listing(entries, ())
 
     return change
@@ -439,7 +440,7 @@ def test_what_another_user_gets_is_subject_to_the_umask(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_root_gets_privileges_with_their_owner(tmp_path: Path) -> None:
     tool = Part(b"setuid", content=b"x", mode=0o4711)
-    privileged = replace(tool.member, privileges=archive.Privileges(4_000_000_000, 7, b"", b"lp"))
+    privileged = tool.member._replace(privileges=archive.Privileges(4_000_000_000, 7, b"", b"lp"))
     out = io.BytesIO()
     parts = [*own([*GOOD, tool]), *GOOD]
     write_tar([*(part.member for part in parts), privileged], out)

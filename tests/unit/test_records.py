@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +222,7 @@ def test_what_an_earlier_packing_wrote_is_kept_where_it_holds(environment: Envir
     document = package(link={"source": "/home/me", "type": 1})
     environment.add("conda-meta/x-1-0.json", json.dumps(document).encode())
     path = b"conda-meta/x-1-0.json"
-    environment.verdicts[path] = replace(environment.verdicts[path], from_manifest=True)
+    environment.verdicts[path] = environment.verdicts[path]._replace(from_manifest=True)
     recorded = conda.read(environment.root)
     made = records.with_conda_meta(environment.verdicts, recorded, (), {}, environment.context)
     assert made[path] is environment.verdicts[path]

@@ -59,7 +59,9 @@ def test_kinds_sizes_modes_and_times(tmp_path: Path) -> None:
     (tmp_path / "directory").chmod(0o1777)
     os.utime(tmp_path / "file", ns=(0, 1_234_567_890_123_456_789))
     found = walked(tmp_path)
-    assert found[b"file"] == Found(b"file", Kind.FILE, 0o4751, 5, 1_234_567_890_123_456_789)
+    status = (tmp_path / "file").stat()
+    facts = (0o4751, 5, 1_234_567_890_123_456_789, b"", "", "", status.st_ctime_ns, status.st_ino)
+    assert found[b"file"] == Found(b"file", Kind.FILE, *facts)
     assert (found[b"directory"].kind, found[b"directory"].mode) == (Kind.DIRECTORY, 0o1777)
     assert found[b"directory"].size == 0
     assert (found[b"link"].kind, found[b"link"].target) == (Kind.SYMLINK, b"nowhere/\xff")
