@@ -7,7 +7,7 @@ so it is left out, and the first import compiles anew.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from installer_stub import bytecode
 from installer_stub.model import Kind, Standing
@@ -16,10 +16,10 @@ from installer_stub.walk import Found
 from pack.examine import Examined
 
 
-def left_out(examined: Mapping[bytes, Examined], pip_owned: Collection[bytes]) -> dict[bytes, str]:
+def left_out(examined: Mapping[bytes, Examined], pip_owned: Callable[[], Collection[bytes]]) -> dict[bytes, str]:
     """Find the byte code that is not archived, with the reason for each path.
 
-    ``pip_owned`` are the paths that a pip distribution lists as its own.
+    ``pip_owned`` gives the paths that pip distributions list as their own, where that decides.
     """
     reasons: dict[bytes, str] = {}
     for path, pyc in examined.items():
@@ -32,7 +32,7 @@ def left_out(examined: Mapping[bytes, Examined], pip_owned: Collection[bytes]) -
     return reasons
 
 
-def _reason(pyc: Examined, source: Examined | None, pip_owned: Collection[bytes]) -> str:
+def _reason(pyc: Examined, source: Examined | None, pip_owned: Callable[[], Collection[bytes]]) -> str:
     owned = pyc.job.owned
     if owned is not None and owned.byte_code:
         return "byte code that the installing client compiled"
@@ -42,9 +42,10 @@ def _reason(pyc: Examined, source: Examined | None, pip_owned: Collection[bytes]
         return "byte code of a source that names the prefix"
     if any(finding.what == NOT_REWRITABLE for finding in pyc.findings):
         return "byte code that names the prefix; its source does not"
-    known = owned is not None or pyc.job.known is not None or pyc.job.path in pip_owned
-    parent = source.standing is not Standing.ADDED or source.job.known or source.job.path in pip_owned
-    return "" if known or not parent else "byte code that appeared beside an owned source"
+    if owned is not None or pyc.job.known is not None or pyc.job.path in pip_owned():
+        return ""
+    parent = source.standing is not Standing.ADDED or source.job.known or source.job.path in pip_owned()
+    return "byte code that appeared beside an owned source" if parent else ""
 
 
 def empty_caches(found: Sequence[Found], examined: Mapping[bytes, Examined]) -> frozenset[bytes]:

@@ -20,7 +20,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO
 
-from installer_stub.errors import UsageError
+from installer_stub.errors import PackError, UsageError
 from pack.compress import Block, checksum
 from pack.stub import store
 
@@ -35,9 +35,10 @@ _MAGIC = b"piece 1\n"
 _HEAD = struct.Struct("<IHI")  # of a block: the lengths of its data and its note, the CRC of both
 
 
-def default() -> Path:
-    """Return the directory of the cache where none is named; it need not exist."""
-    return store.cache() / "packing"
+def default() -> Path | None:
+    """Return the directory of the cache where none is named; None where there is no home for it. It need not exist."""
+    ours = store.cache()
+    return ours / "packing" if ours.parent.parent.is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Cache:
 
     def save(self, name: str, content: bytes) -> None:
         """Keep something of a scan under a name."""
-        if self.trouble:
+        if self.trouble or not self.limit:
             return
         try:
             path = self.directory / _SCANS / name
@@ -126,14 +127,13 @@ class Cache:
         except OSError as error:
             self.give_up(error)
 
-    def tidy(self, limit: int | None = None) -> None:
+    def tidy(self) -> None:
         """Remove what was not used for longest, until the rest is within the limit."""
-        limit = self.limit if limit is None else limit
         files = sorted(self._files(), key=lambda each: each[1].st_mtime_ns)
         size = sum(status.st_size for _, status in files)
         for path, status in files:
             abandoned = path.name.endswith(_PARTIAL) and status.st_mtime < time.time() - _ABANDONED
-            if size > limit or abandoned:
+            if size > self.limit or abandoned:
                 with contextlib.suppress(OSError):
                     path.unlink()
                     size -= status.st_size
@@ -231,8 +231,11 @@ class Piece:
                 self._partial.unlink(missing_ok=True)
 
 
-class _Damaged(Exception):
-    """A piece is not what was written."""
+class _Damaged(PackError):
+    """A piece is not what was written. Nobody hears of it but where one changes while it is read."""
+
+    def __init__(self) -> None:
+        super().__init__("a piece in the cache changed while it was read.", "Pack again with --no-cache.")
 
 
 def _blocks(file: RawIOBase | BinaryIO) -> Iterator[Block]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import hashlib
 import os
@@ -191,7 +192,7 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     if options.strict:
         standing.require_as_installed(standings)
     examined = vendor.redirected(examined, vendored, context)
-    dropped = byte_code.left_out(examined, records.pip_owned(examined, context))
+    dropped = byte_code.left_out(examined, functools.cache(functools.partial(records.pip_owned, examined, context)))
     notes += [Finding(path, -1, LEFT_OUT, why) for path, why in dropped.items()]
     examined = {path: each for path, each in examined.items() if path not in dropped}
     other_names = {each.path: each.target for each in found if each.kind is Kind.HARD_LINK}

@@ -26,18 +26,21 @@ def _cache(directory: str | None, limit: str | None, clear: bool, as_json: bool)
     """Print what packing keeps for the next time: where, how much, and how much at most. See docs/cache.md."""
     from pack import cache
 
-    kept = cache.Cache(Path(directory) if directory else cache.default())
+    where = Path(directory) if directory else cache.default()
+    if where is None:
+        raise UsageError("there is no home directory to keep anything in", "Name a directory with --cache DIR.")
+    kept = cache.Cache(where)
     if clear:
         kept.clear()
     if limit is not None:
         kept.set_limit(_bytes(limit))
     holds = kept.contents()
-    where = shown(os.fsencode(kept.directory))
+    path = shown(os.fsencode(kept.directory))
     if as_json:
         facts = {"pieces": holds.pieces, "scans": holds.scans, "bytes": holds.size, "limit": kept.limit}
-        say({"directory": where, **facts})
+        say({"directory": path, **facts})
         return
-    say(f"{where}: {holds.pieces:,} pieces of archives and {holds.scans:,} scans, {holds.size / 1e6:,.1f} MB")
+    say(f"{path}: {holds.pieces:,} pieces of archives and {holds.scans:,} scans, {holds.size / 1e6:,.1f} MB")
     say(f"at most {kept.limit / 1e6:,.1f} MB are kept; what was not used for longest goes first")
 
 

@@ -233,8 +233,9 @@ def _cache(directory: str | None, unwanted: bool, quiet: bool) -> Cache | None:
         return None
     if directory is not None:
         return cache.Cache(Path(directory))
+    default = cache.default()
     try:
-        return cache.Cache(cache.default())
+        return None if default is None else cache.Cache(default)
     except UsageError as error:
         if not quiet:
             step(f"packing without a cache: {error}")

@@ -61,7 +61,7 @@ NAMES = (Finding(PYC, 0, HARMLESS),)
 )
 def test_left_out(source: Examined | None, pyc: Examined, pip: tuple[bytes, ...], left: bool, why: str) -> None:
     examined = {PYC: pyc, **({PY: source} if source else {})}
-    reasons = byte_code.left_out(examined, pip)
+    reasons = byte_code.left_out(examined, lambda: pip)
     assert (list(reasons) == [PYC]) is left, why
     assert all(reasons.values())
 
@@ -69,7 +69,7 @@ def test_left_out(source: Examined | None, pyc: Examined, pip: tuple[bytes, ...]
 def test_byte_code_outside_a_cache_is_kept() -> None:
     """Python 3 runs it only where there is no source: it never runs stale."""
     examined = {PY: verdict(PY, references=(SLOT,)), b"lib/m.pyc": verdict(b"lib/m.pyc")}
-    assert byte_code.left_out(examined, ()) == {}
+    assert byte_code.left_out(examined, tuple) == {}
 
 
 def header(mtime: int = 1_600_000_000, size: int = 100) -> Header:
