@@ -1,4 +1,4 @@
-"""Packing real environments again: the same bytes with a cache as without, whatever changed, and whatever became of it."""
+"""Packing real environments again: the same bytes with a cache as without, whatever changed or became of it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,19 @@ def holds(cache: Path) -> dict[str, int]:
 def opened(prefix: Path, output: Path, *options: str | Path) -> set[str]:
     """Pack, and tell which files of the prefix were opened for reading."""
     log = output.with_suffix(".strace")
-    trace = [need("strace"), "-f", "-qq", "-e", "trace=openat", "-e", "status=successful", "-s", "4096", "-o", log]
+    trace: list[str | Path] = [
+        need("strace"),
+        "-f",
+        "-qq",
+        "-e",
+        "trace=openat",
+        "-e",
+        "status=successful",
+        "-s",
+        "4096",
+        "-o",
+        log,
+    ]
     run([*trace, PACK, "-q", "-p", prefix, "-o", output, *options])
     names = (line.split('"')[1] for line in log.read_text(errors="replace").splitlines() if "O_DIRECTORY" not in line)
     return {name for name in names if name.startswith(f"{prefix}/")}
@@ -85,7 +97,7 @@ def test_what_is_packed_from_a_cache_works(prefix: Path, tmp_path: Path) -> None
     module.write_text(module.read_text() + "packed_again = True\n")
     pack_env(prefix, tmp_path / "second.tar.gz", *cache)
     shutil.rmtree(prefix)
-    tree = tmp_path / "elsewhere" / "env"
+    tree = tmp_path / "unpacked"
     pack("unpack", tmp_path / "second.tar.gz", tree)
     assert run([tree / "bin" / "python", "-c", "import rich; print(rich.packed_again)"]).stdout == "True\n"
     pack("verify", tree)
@@ -95,7 +107,7 @@ def test_an_unpacked_tree_is_remembered_too(prefix: Path, tmp_path: Path) -> Non
     """Relocated, it packs to the archive that it came from, also by what was kept of it."""
     cache = ("--cache", str(tmp_path / "cache"))
     archive = pack_env(prefix, tmp_path / "first.tar.gz", *cache)
-    tree = tmp_path / "elsewhere" / "env"
+    tree = tmp_path / "unpacked"
     pack("unpack", archive, tree)
     settle()
     for number in range(2):

@@ -203,7 +203,7 @@ def members(changed: bytes = b"") -> Iterator[Member]:
     for number in range(400):
         path = b"lib/%03d/%s" % (number // 7, b"long" * (number % 40))
         noise = hashlib.shake_128(b"%d%s" % (number, changed if number == 250 else b""))
-        content = noise.digest(1 + number * number // 2) + b"text, and more of it\n" * number
+        content = noise.digest(1 + number * number // 10) + b"text, and more of it\n" * number
         digest = hashlib.sha256(content).hexdigest() if number != 30 else ""
 
         def chunks(content: bytes = content) -> Iterator[bytes]:
