@@ -32,21 +32,22 @@ def holds(cache: Path) -> dict[str, int]:
 def opened(prefix: Path, output: Path, *options: str | Path) -> set[str]:
     """Pack, and tell which files of the prefix were opened for reading."""
     log = output.with_suffix(".strace")
-    trace: list[str | Path] = [
-        need("strace"),
+    trace: list[str] = [
+        str(need("strace")),
         "-f",
         "-qq",
         "-e",
         "trace=openat",
         "-e",
-        "status=successful",
+        "signal=none",
         "-s",
         "4096",
         "-o",
-        log,
+        str(log),
     ]
     run([*trace, PACK, "-q", "-p", prefix, "-o", output, *options])
-    names = (line.split('"')[1] for line in log.read_text(errors="replace").splitlines() if "O_DIRECTORY" not in line)
+    lines = (line for line in log.read_text(errors="replace").splitlines() if "O_DIRECTORY" not in line)
+    names = (line.split('"')[1] for line in lines if '"' in line)
     return {name for name in names if name.startswith(f"{prefix}/")}
 
 
