@@ -12,13 +12,14 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
 
 from benchmarks import inputs
-from benchmarks.contest import Contest, Contestant, Figures, Wrong, plot, run, table
+from benchmarks.contest import Contest, Contestant, Figures, Wrong, growth, plot, run, table
 from fixtures import channel, peers, stub
 from fixtures.prepare import PEERS
 from installer_stub.errors import PackError
@@ -28,49 +29,87 @@ HERE = Path(__file__).parent
 TMPFS = Path("/dev/shm")
 
 
-def contests(prefix: Path, work: Path, fast: Path) -> list[Contest]:
-    """Return all contests on one environment; ``work`` lies on a disk, ``fast`` on a tmpfs."""
-    return [
-        _scan(prefix, work),
-        _packing_gzip(prefix, work),
-        _packing_zstd(prefix, work),
-        _relocation(prefix, work),
-        _unpacking(prefix, fast),
-        *(_installing(prefix, place, where) for place, where in ((fast, "on tmpfs"), (work, "on disk"))),
-        Contest("pack tar.gz, small environment", _packers(inputs.environment("small")), work),
-        _packing_venv(work),
-        _activation(work),
-        _help(work),
-    ]
+# Every packing begins with an empty cache, which is in the directory of the contestant, as with default options.
+OURS = f"{PACK} --cache cache"
+UNKEPT = f"{PACK} --no-cache -q"
+GROWTH = "pack tar.gz, by size"
 
 
-def _scan(prefix: Path, work: Path) -> Contest:
+def contests(prefix: Path, work: Path, fast: Path) -> dict[str, Callable[[], Sequence[Contestant]]]:
+    """Return what makes the contestants of each contest on one environment, by its name.
+
+    ``work`` lies on a disk, ``fast`` on a tmpfs, where the contests are held whose names end with it.
+    """
+    return {
+        "scan": lambda: _scan(prefix),
+        "pack tar.gz": lambda: _packing_gzip(prefix),
+        "pack tar.gz again": lambda: _packing_again(inputs.environment(inputs.CHANGING)),
+        GROWTH: _growing,
+        "pack tar.gz, native environment": lambda: _packers(inputs.native()),
+        "pack tar.gz, venv": lambda: _gzipped(inputs.venv(), {"venv-pack": f"{peers.venv_pack()}"}),
+        "pack tar.zst": lambda: _packing_zstd(prefix),
+        "relocate after tar -xf": lambda: _relocation(prefix, work),
+        f"unpack tar.gz {_FAST}": lambda: _unpacking(prefix, fast),
+        f"install {_FAST}": lambda: _installing(prefix, fast),
+        "install on disk": lambda: _installing(prefix, work, " && sync -f env"),
+        "activate, 100 times": lambda: _activation(work),
+        "--help": _help,
+    }
+
+
+_FAST = "on tmpfs"
+
+
+def _scan(prefix: Path) -> Sequence[Contestant]:
     def named(_: Path, out: str) -> None:
         _require(len(out.splitlines()) > 50, "hardly anything found")
 
     command = f"{PACK} scan --json -p {prefix} > found.json; wc -c < found.json"
-    return Contest(
-        "scan",
-        [
-            Contestant("pack scan", command, lambda _, out: _require(int(out) > 10_000, "hardly anything found")),
-            Contestant("grep -rlF PREFIX", f"grep -rlF {prefix} {prefix}", named),
-        ],
-        work,
-    )
+    return [
+        Contestant("pack scan", command, lambda _, out: _require(int(out) > 10_000, "hardly anything found")),
+        Contestant("grep -rlF PREFIX", f"grep -rlF {prefix} {prefix}", named),
+    ]
 
 
-def _packing_gzip(prefix: Path, work: Path) -> Contest:
+def _packing_gzip(prefix: Path) -> Sequence[Contestant]:
     check = _archive(prefix, "tar -tzf env.tar.gz")
     tar = f"tar -C {prefix} -cf - ."
-    return Contest(
-        "pack tar.gz",
-        [
-            *_packers(prefix),
-            Contestant("tar | pigz -4", f"{tar} | pigz -4 > env.tar.gz", check, "env.tar.gz"),
-            Contestant("tar -czf", f"tar -C {prefix} -czf env.tar.gz .", check, "env.tar.gz"),
-        ],
-        work,
-    )
+    return [
+        *_packers(prefix),
+        Contestant("tar | pigz -4", f"{tar} | pigz -4 > env.tar.gz", check, "env.tar.gz"),
+        Contestant("tar -czf", f"tar -C {prefix} -czf env.tar.gz .", check, "env.tar.gz"),
+    ]
+
+
+def _packing_again(prefix: Path) -> Sequence[Contestant]:
+    """Pack a second time, when one package has changed, beside the first time."""
+    arguments = f"-q -p {prefix} -o"
+    package = prefix / inputs.SITE / "networkx"
+
+    def same(at: Path, _: str) -> None:
+        compared = f"{UNKEPT} {arguments} without.tar.gz && cmp env.tar.gz without.tar.gz"
+        status = os.system(f"cd {quote(str(at))} && {compared}")
+        _require(status == 0, "it is not what is packed without a cache")
+
+    # A new file in the place of each: the old one is one with that of another environment.
+    change = f"find {package} -name '*.py' -exec sh -c 'for f; do cp $f new; echo >> new; mv new $f; done' sh {{}} +"
+    ours = f"{OURS} {arguments}"
+    before = f"{ours} before.tar.gz && {change}"
+    return [
+        Contestant("pack, a package changed", f"{ours} env.tar.gz", same, "env.tar.gz", before),
+        Contestant("pack, the first time", f"{ours} env.tar.gz", same, "env.tar.gz"),
+    ]
+
+
+def _growing() -> Sequence[Contestant]:
+    """Pack environments of three sizes: the figures are those of the smallest, and how often that the others take."""
+    contestants = []
+    for size in inputs.SIZES:
+        prefix = inputs.environment(size)
+        [ours] = _gzipped(prefix, {})
+        name = f"pack: {_count(prefix):,} files, {_bytes(prefix) / 1e6:,.0f} MB"
+        contestants.append(replace(ours, name=name, input=_bytes(prefix)))
+    return contestants
 
 
 def _packers(prefix: Path) -> list[Contestant]:
@@ -78,22 +117,18 @@ def _packers(prefix: Path) -> list[Contestant]:
     return _gzipped(prefix, {"conda-pack": f"{peers.conda_pack()}", "conda-pack -j 2": f"{peers.conda_pack()} -j 2"})
 
 
-def _packing_venv(work: Path) -> Contest:
-    return Contest("pack tar.gz, venv", _gzipped(inputs.venv(), {"venv-pack": f"{peers.venv_pack()}"}), work)
-
-
 def _gzipped(prefix: Path, others: Mapping[str, str]) -> list[Contestant]:
     """Return ours and others, programs by their names, that all take the same arguments to write a tar.gz."""
     check = _archive(prefix, "tar -tzf env.tar.gz")
     arguments = f"-q -p {prefix} -o env.tar.gz"
-    programs = {"pack": f"{PACK}", **others}
+    programs = {"pack": OURS, **others}
     return [Contestant(name, f"{program} {arguments}", check, "env.tar.gz") for name, program in programs.items()]
 
 
-def _activation(work: Path) -> Contest:
+def _activation(work: Path) -> Sequence[Contestant]:
     """Measure the activation of a relocated tree, a hundred times, beside a shell that sources nothing."""
     prefix = inputs.environment("small")
-    archive = _prepared(prefix, work, "small.tar", f"{PACK} -q -p {prefix} -o")
+    archive = _prepared(prefix, work, "small.tar", f"{UNKEPT} -p {prefix} -o")
     before = f": > nothing && mkdir env && tar -xf {archive} -C env && env/bin/conda-unpack"
 
     def contestant(name: str, script: str, check: Callable[[Path, str], object]) -> Contestant:
@@ -103,93 +138,72 @@ def _activation(work: Path) -> Contest:
     def activated(at: Path, out: str) -> None:
         _require(out.count(f"{at}/env\n") == 100, "it is not active")
 
-    return Contest(
-        "activate, 100 times",
-        [
-            contestant("bin/activate", "env/bin/activate", activated),
-            contestant("an empty script", "./nothing", lambda _, out: _require(out.count("\n") == 100, "it stopped")),
-        ],
-        work,
-    )
+    return [
+        contestant("bin/activate", "env/bin/activate", activated),
+        contestant("an empty script", "./nothing", lambda _, out: _require(out.count("\n") == 100, "it stopped")),
+    ]
 
 
-def _help(work: Path) -> Contest:
+def _help() -> Sequence[Contestant]:
     def shown(_: Path, out: str) -> None:
         _require("Usage" in out, "it shows no usage")
 
     programs = {"pack": PACK, "conda-pack": peers.conda_pack()}
-    return Contest("--help", [Contestant(name, f"{each} --help", shown) for name, each in programs.items()], work)
+    return [Contestant(name, f"{each} --help", shown) for name, each in programs.items()]
 
 
-def _packing_zstd(prefix: Path, work: Path) -> Contest:
+def _packing_zstd(prefix: Path) -> Sequence[Contestant]:
     check = _archive(prefix, "zstd -dqc env.tar.zst | tar -tf -")
     tar = f"tar -C {prefix} -cf - . | zstd -q -3 -T2 -o env.tar.zst"
-    return Contest(
-        "pack tar.zst",
-        [
-            Contestant("pack", f"{PACK} -q -p {prefix} -o env.tar.zst", check, "env.tar.zst"),
-            Contestant("tar | zstd -3 -T2", tar, check, "env.tar.zst"),
-            Contestant("cp -a", f"cp -a {prefix} env", _tree(prefix)),
-            Contestant(
-                "mksquashfs",
-                f"mksquashfs {prefix} env.img -quiet -no-progress -comp zstd -Xcompression-level 3 -processors 2",
-                lambda at, _: _require((at / "env.img").stat().st_size > 1 << 20, "the image is empty"),
-                "env.img",
-            ),
-        ],
-        work,
-    )
+    return [
+        Contestant("pack", f"{OURS} -q -p {prefix} -o env.tar.zst", check, "env.tar.zst"),
+        Contestant("tar | zstd -3 -T2", tar, check, "env.tar.zst"),
+        Contestant("cp -a", f"cp -a {prefix} env", _tree(prefix)),
+        Contestant(
+            "mksquashfs",
+            f"mksquashfs {prefix} env.img -quiet -no-progress -comp zstd -Xcompression-level 3 -processors 2",
+            lambda at, _: _require((at / "env.img").stat().st_size > 1 << 20, "the image is empty"),
+            "env.img",
+        ),
+    ]
 
 
-def _relocation(prefix: Path, work: Path) -> Contest:
+def _relocation(prefix: Path, work: Path) -> Sequence[Contestant]:
     def runs(at: Path, _: str) -> None:
         head = (at / "env/bin/f2py").read_bytes()[:4096]
         _require(bytes(prefix) not in head, "bin/f2py still names the old prefix")
 
-    ours = _prepared(prefix, work, "ours.tar", f"{PACK} -q -p {prefix} -o")
+    ours = _prepared(prefix, work, "ours.tar", f"{UNKEPT} -p {prefix} -o")
     theirs = _prepared(prefix, work, "theirs.tar", f"{peers.conda_pack()} -q -p {prefix} -o")
     extract = "mkdir env && tar -xf {} -C env"
-    return Contest(
-        "relocate after tar -xf",
-        [
-            Contestant("conda-unpack of pack", "env/bin/conda-unpack", runs, before=extract.format(ours)),
-            Contestant("conda-unpack of conda-pack", "env/bin/conda-unpack", runs, before=extract.format(theirs)),
-        ],
-        work,
-    )
+    return [
+        Contestant("conda-unpack of pack", "env/bin/conda-unpack", runs, before=extract.format(ours)),
+        Contestant("conda-unpack of conda-pack", "env/bin/conda-unpack", runs, before=extract.format(theirs)),
+    ]
 
 
-def _unpacking(prefix: Path, work: Path) -> Contest:
-    archive = _prepared(prefix, work, "env.tar.gz", f"{PACK} -q -p {prefix} -o")
-    return Contest(
-        "unpack tar.gz on tmpfs",
-        [
-            Contestant("pack unpack", f"{PACK} unpack {archive} env", _tree(prefix)),
-            Contestant("tar -xzf", f"mkdir env && tar -xzf {archive} -C env", _tree(prefix)),
-        ],
-        work,
-    )
+def _unpacking(prefix: Path, work: Path) -> Sequence[Contestant]:
+    archive = _prepared(prefix, work, "env.tar.gz", f"{UNKEPT} -p {prefix} -o")
+    return [
+        Contestant("pack unpack", f"{PACK} unpack {archive} env", _tree(prefix)),
+        Contestant("tar -xzf", f"mkdir env && tar -xzf {archive} -C env", _tree(prefix)),
+    ]
 
 
-def _installing(prefix: Path, work: Path, where: str) -> Contest:
+def _installing(prefix: Path, work: Path, sync: str = "") -> Sequence[Contestant]:
     environ = " ".join(f"{name}={quote(value)}" for name, value in stub.surroundings().items())
-    installer = _prepared(prefix, work, "env.sh", f"{environ} {PACK} -q -p {prefix} -o")
-    archive = _prepared(prefix, work, "env.tar.zst", f"{PACK} -q -p {prefix} -o")
-    sync = " && sync -f env" if where == "on disk" else ""
+    installer = _prepared(prefix, work, "env.sh", f"{environ} {UNKEPT} -p {prefix} -o")
+    archive = _prepared(prefix, work, "env.tar.zst", f"{UNKEPT} -p {prefix} -o")
     tar = f"mkdir env && tar --zstd -xf {archive} -C env{sync}"
-    return Contest(
-        f"install {where}",
-        [
-            Contestant("env.sh", f"sh {installer} --prefix $PWD/env", _tree(prefix)),
-            Contestant(f"tar --zstd -xf{sync and ' && sync -f'}", tar, _tree(prefix)),
-            Contestant(
-                "py-rattler, empty cache",
-                f"PYTHONPATH={quote(str(HERE.parent))} {quote(sys.executable)} -m benchmarks.client {prefix.name} $PWD",
-                _tree(prefix),
-            ),
-        ],
-        work,
-    )
+    return [
+        Contestant("env.sh", f"sh {installer} --prefix $PWD/env", _tree(prefix)),
+        Contestant(f"tar --zstd -xf{sync and ' && sync -f'}", tar, _tree(prefix)),
+        Contestant(
+            "py-rattler, empty cache",
+            f"PYTHONPATH={quote(str(HERE.parent))} {quote(sys.executable)} -m benchmarks.client {prefix.name} $PWD",
+            _tree(prefix),
+        ),
+    ]
 
 
 def _prepared(prefix: Path, work: Path, name: str, command: str) -> Path:
@@ -250,7 +264,9 @@ def _written(about: str, figures: dict[str, dict[str, Figures]]) -> str:
     """Write the results so far, and return them as text."""
     text = f"{about}\n\n{table(figures)}"
     (HERE / "results.md").write_text(text)
-    (HERE / "results.svg").write_text(plot(figures))
+    (HERE / "results.svg").write_text(plot({name: each for name, each in figures.items() if name != GROWTH}))
+    if GROWTH in figures:
+        (HERE / "growth.svg").write_text(growth(figures[GROWTH]))
     as_json = {work: {name: each.as_json() for name, each in them.items()} for work, them in figures.items()}
     (HERE / "results.json").write_text(json.dumps({"about": about, "contests": as_json}, indent=1) + "\n")
     return text
@@ -273,7 +289,11 @@ def main() -> int:
         stub.build()
         prefix = inputs.environment(options.size)
         shutil.rmtree(work, ignore_errors=True)
-        chosen = [each for each in contests(prefix, work, fast) if options.only in each.name]
+        chosen = [
+            Contest(name, make(), fast if name.endswith(_FAST) else work)
+            for name, make in contests(prefix, work, fast).items()
+            if options.only in name
+        ]
         what = f"{options.size} environment: {_count(prefix)} files, {_bytes(prefix) / 1e6:.0f} MB"
         say = partial(print, file=sys.stderr, flush=True)
         for number, figures in enumerate(run(chosen, options.rounds, say), 1):

@@ -25,6 +25,7 @@ class Contestant:
     check: Callable[[Path, str], object]  # raises an AssertionError; gets the directory and the standard output
     output: str = ""  # whose size counts
     before: str = ""  # a command that prepares the directory, and is not measured
+    input: int = 0  # bytes that it is given, where that is what contestants differ in
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Figures:
     cpu: list[float] = field(default_factory=list)  # of all its processes
     memory: list[int] = field(default_factory=list)  # bytes, of its largest process
     size: int = 0  # bytes of its output
+    input: int = 0  # bytes of its input, if that is told
 
     def as_json(self) -> dict[str, object]:
         """Return all of it, with the medians."""
@@ -43,6 +45,7 @@ class Figures:
             "cpu_seconds": statistics.median(self.cpu),
             "memory": max(self.memory),
             "size": self.size,
+            "input": self.input,
             "rounds": self.seconds,
         }
 
@@ -60,7 +63,7 @@ def run(
     contests: Sequence[Contest], rounds: int, say: Callable[[str], None]
 ) -> Iterator[dict[str, dict[str, Figures]]]:
     """Run every contestant of every contest in turn, and yield all figures after each round. Raises Wrong."""
-    figures = {each.name: {one.name: Figures() for one in each.contestants} for each in contests}
+    figures = {each.name: {one.name: Figures(input=one.input) for one in each.contestants} for each in contests}
     for number in range(rounds):
         for contest in contests:
             for contestant in contest.contestants:
@@ -140,9 +143,41 @@ def plot(figures: Mapping[str, Mapping[str, Figures]]) -> str:
             rows.append(f'<text x="{214 + width:.1f}" y="{y + 12}">{ratio:.2f}</text>')
             y += 19
         y += 8
+    return _svg(760, y, rows)
+
+
+def growth(figures: Mapping[str, Figures]) -> str:
+    """Draw, as SVG, the seconds that contestants took against the bytes of their inputs, with the line to the largest."""
+    points = [(each.input / 1e6, statistics.median(each.seconds)) for each in figures.values()]
+    width, height, left, bottom = 460, 260, 50, 40
+    most, longest = max(x for x, _ in points), max(y for _, y in points)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + x / most * (width - left - 60), height - bottom - y / longest * (height - bottom - 30)
+
+    (x0, y0), (x1, y1) = at(0, 0), at(most, longest)
+    rows = [
+        f'<line x1="{x0}" y1="{y0}" x2="{x1 + 40}" y2="{y0}" stroke="#333"/>',
+        f'<line x1="{x0}" y1="{y0}" x2="{x0}" y2="{y1 - 10}" stroke="#333"/>',
+        f'<line x1="{x0}" y1="{y0}" x2="{x1:.1f}" y2="{y1:.1f}" stroke="#99a" stroke-dasharray="4"/>',
+        f'<text x="{x1:.1f}" y="{height - 4}" text-anchor="end">MB in the environment</text>',
+        f'<text x="{x0 + 4}" y="{y1 - 2:.1f}">seconds</text>',
+    ]
+    for megabytes, seconds in points:
+        x, y = at(megabytes, seconds)
+        rows.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#2a7"/>')
+        rows.append(f'<text x="{x + 7:.1f}" y="{y + 13:.1f}">{seconds:.1f}</text>')
+        rows.append(f'<text x="{x:.1f}" y="{height - bottom + 16}" text-anchor="middle">{megabytes:,.0f}</text>')
+    return _svg(width, height, rows)
+
+
+def _svg(width: int, height: int, rows: Sequence[str]) -> str:
+    size = f'width="{width}" height="{height}" font-family="sans-serif" font-size="12"'
     body = "\n".join(rows)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{y}" font-family="sans-serif" font-size="12">'
-    return f'{head}\n<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n'
+        f'<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
+    )
 
 
 def _escaped(text: str) -> str:

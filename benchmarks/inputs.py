@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import zstandard
@@ -28,7 +28,9 @@ from fixtures.build_sources import wheels
 
 LIST = Path(__file__).with_name("wheels.txt")
 BASE = ("python", "numpy", "pip", "setuptools", "requests", "rich", "jupyter-core", "pyyaml", "openssl", "sqlite")
-SIZES = ("small", "quarter", "large")
+SIZES = ("small", "quarter", "large")  # about 1/16, 1/4 and 1 of the files
+CHANGING = "changing"  # the large one once more, of which a package is changed
+_NATIVE = ("openssl", "sqlite", "ncurses", "xz")
 _VENV = ("scipy", "pandas", "matplotlib", "sympy")
 _QUARTER = ("scipy", "pandas", "matplotlib", "scikit-learn", "sympy", "plotly", "bokeh", "networkx")
 SMALL = ("python", "numpy", "pip", "requests", "rich")
@@ -59,16 +61,35 @@ def specs(size: str) -> tuple[str, ...]:
 def environment(size: str) -> Path:
     """Return the prefix of an environment, one of `SIZES`, and make it if it is not there.
 
-    The small one has some 10 packages; the large one over 1.5 GB and 50,000 files; one lies between them.
+    The small one has some 10 packages; the large one over 1.5 GB and 50,000 files; one lies between them. Beside them
+    there is `CHANGING`.
     """
-    prefix = folder() / "envs" / size
-    complete = folder() / f"{size}.complete"
-    with channel.locked(folder() / size):
-        if not complete.exists():
-            shutil.rmtree(prefix, ignore_errors=True)
-            channel.install(prefix, specs(size), channels(), cache=folder() / "cache")
-            complete.touch()
-    return prefix
+    return _made(size, lambda prefix: _install(prefix, specs(size)))
+
+
+def native() -> Path:
+    """Return the prefix of an environment without Python, of some 100 MB, and make it if it is not there.
+
+    It holds programs of the test channel, and the libraries and headers of Arrow.
+    """
+
+    def make(prefix: Path) -> None:
+        _install(prefix, _NATIVE)
+        name = "pyarrow"
+        [wheel] = wheels([(name, _wanted()[name])], channel.CACHE / "sources" / "wheels").values()
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.namelist():
+                path = Path(member.removeprefix(f"{name}/"))
+                if path.parts[0] == "include" and path.suffix:
+                    target = prefix / path
+                elif member.startswith(f"{name}/lib") and ".so" in path.name:
+                    target = prefix / "lib" / path.name
+                else:
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(member))
+
+    return _made("native", make)
 
 
 def venv() -> Path:
@@ -76,16 +97,29 @@ def venv() -> Path:
 
     Raises CalledProcessError where an index has none for this Python.
     """
-    prefix = folder() / "envs" / "venv"
-    complete = folder() / "venv.complete"
-    with channel.locked(prefix):
+
+    def make(prefix: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", str(prefix)], check=True)
+        wanted = [f"{name}=={_wanted()[name]}" for name in _VENV]
+        subprocess.run([str(prefix / "bin/python"), "-m", "pip", "--quiet", "install", *wanted], check=True)
+
+    return _made("venv", make)
+
+
+def _made(name: str, make: Callable[[Path], object]) -> Path:
+    """Return the prefix with this name, and have it made if it is not there whole."""
+    prefix = folder() / "envs" / name
+    complete = folder() / f"{name}.complete"
+    with channel.locked(folder() / name):
         if not complete.exists():
             shutil.rmtree(prefix, ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", str(prefix)], check=True)
-            wanted = [f"{name}=={_wanted()[name]}" for name in _VENV]
-            subprocess.run([str(prefix / "bin/python"), "-m", "pip", "--quiet", "install", *wanted], check=True)
+            make(prefix)
             complete.touch()
     return prefix
+
+
+def _install(prefix: Path, wanted: Sequence[str]) -> None:
+    channel.install(prefix, wanted, channels(), cache=folder() / "cache")
 
 
 def channels() -> list[Path]:
