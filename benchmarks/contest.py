@@ -147,7 +147,7 @@ def plot(figures: Mapping[str, Mapping[str, Figures]]) -> str:
 
 
 def growth(figures: Mapping[str, Figures]) -> str:
-    """Draw, as SVG, the seconds that contestants took against the bytes of their inputs, with the line to the largest."""
+    """Draw, as SVG, the seconds of contestants against the bytes of their inputs, with a line to the largest."""
     points = [(each.input / 1e6, statistics.median(each.seconds)) for each in figures.values()]
     width, height, left, bottom = 460, 260, 50, 40
     most, longest = max(x for x, _ in points), max(y for _, y in points)

@@ -11,17 +11,22 @@ import os
 import sys
 from typing import List, Optional
 
-from installer_stub import console, relocate, verify
+from installer_stub import relocate, verify
 from installer_stub.errors import PackError, Stale, TreeReadOnly
 from installer_stub.relocate import Tree
 from installer_stub.target import Demand
+
+_UNPACK = "unpack"
 
 
 def main(version: str, argv: Optional[List[str]] = None) -> None:
     """Run the relocator; exit with 0, or with the code of the error."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] in console.COMMANDS:
-        console.main(argv)
+    if argv and argv[0] != _UNPACK:
+        from installer_stub import console  # with what it needs half of all modules, which nobody has compiled yet
+
+        if argv[0] in console.COMMANDS:
+            console.main(argv)
     options = _parser(version).parse_args(argv)
     try:
         if options.activation:
@@ -47,7 +52,7 @@ def _parser(version: str) -> argparse.ArgumentParser:
         prog="conda-unpack",
         description="Rewrite the paths in this environment for the place where it stands.",
     )
-    parser.add_argument("command", choices=["unpack"], help=argparse.SUPPRESS)
+    parser.add_argument("command", choices=[_UNPACK], help=argparse.SUPPRESS)
     parser.add_argument("root", type=os.fsencode, help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     parser.add_argument("-v", "--verbose", action="store_true", help="say what was done")
