@@ -20,6 +20,7 @@ from installer_stub.admission import Archive, Guard, Read
 from installer_stub.fit import misfits
 from installer_stub.model import Field, Finding, Kind, Reference, Relocatable
 from installer_stub.rewrite import Digest, Form
+from installer_stub.scribe import LARGEST, Scribe
 from installer_stub.state import Stand, State
 from installer_stub.tarstream import ArchiveDamaged, Member, Privileges, damaged
 
@@ -53,17 +54,20 @@ def extract(
     progress: Callable[[int], object] = lambda count: None,
     belonging: Belonging = Belonging(),
     hashed: bool = False,
+    jobs: int = 1,
 ) -> Extracted:
     """Fill the empty directory ``tree`` from an archive, relocated to ``prefix``; None leaves it as archived.
 
     For the prefix there must be room (``target.check_room``). Files that are not to stay are put beside
     ``tree``. ``progress`` is told the bytes of content. ``hashed`` says that somebody holds the stream as a whole
-    against its hash before the tree is used: then files are not hashed one by one. Raises ArchiveDamaged, and
+    against its hash before the tree is used: then files are not hashed one by one. With ``jobs`` of more than 1 a
+    second process makes the small files. Raises ArchiveDamaged, and
     OSError where something cannot be written; then the tree is not to be used.
     """
     root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    scribe = Scribe(root, belonging.gid) if jobs > 1 else None
     try:
-        extraction = _Extraction(archive, tree, root, prefix, belonging, hashed)
+        extraction = _Extraction(archive, tree, root, prefix, belonging, hashed, scribe)
         for member, content in archive.head:
             extraction.take(member, io.BytesIO(content).read)
         while True:
@@ -72,8 +76,12 @@ def extract(
                 break
             extraction.take(following, archive.stream.read)
             progress(following.size)
+        if scribe is not None:
+            scribe.finish()
         return extraction.finish()
     finally:
+        if scribe is not None:
+            scribe.close()
         os.close(root)
 
 
@@ -81,7 +89,14 @@ class _Extraction:
     """The tree as it grows. Names are opened relative to ``root``, a descriptor: the longest fit as they do later."""
 
     def __init__(
-        self, archive: Archive, tree: bytes, root: int, prefix: Optional[bytes], belonging: Belonging, hashed: bool
+        self,
+        archive: Archive,
+        tree: bytes,
+        root: int,
+        prefix: Optional[bytes],
+        belonging: Belonging,
+        hashed: bool,
+        scribe: Optional[Scribe],
     ) -> None:
         self._listed = archive.manifest
         self._tree = tree
@@ -104,6 +119,7 @@ class _Extraction:
         self._privileged = os.geteuid() == 0
         self._hashed = hashed
         self._gid = belonging.gid
+        self._scribe = scribe
         mask = os.umask(0o077)
         os.umask(mask)
         self._allowed = 0o7777 & ~mask if belonging.umask or not self._privileged else 0o7777
@@ -153,6 +169,12 @@ class _Extraction:
     def _file(self, member: Member, read: Read) -> None:
         """Make a file, in its new form if it has one."""
         file = self._files.get(member.path)
+        if file is None and self._scribe is not None and member.size <= LARGEST and member.privileges is None:
+            content = read(member.size)
+            if not self._hashed:
+                self._compare(member, Digest(hashlib.sha256(content).hexdigest(), len(content)))
+            self._scribe.make(member.path, self._bits(member), member.mtime, content)
+            return
         hashed = file is not None
         descriptor = os.open(member.path, _NEW, 0o600, dir_fd=self._root)
         try:
@@ -203,19 +225,23 @@ class _Extraction:
         handed_on = stat.S_ISGID if self._gid >= 0 and member.kind is Kind.DIRECTORY else 0
         if not self._privileged:
             # As tars do: what a user other than root gets is subject to the umask.
-            os.fchmod(descriptor, member.mode & 0o777 & self._allowed | handed_on)
+            os.fchmod(descriptor, self._bits(member) | handed_on)
             if privileges is not None:
                 self._findings.append(Finding(member.path, -1, staging.DROPPED, "privileges"))
             return
         if privileges is not None:
             os.fchown(descriptor, _uid(privileges), _gid(privileges))
         # Behind the owner, whose change takes these bits away.
-        os.fchmod(descriptor, member.mode & self._allowed | handed_on)
+        os.fchmod(descriptor, self._bits(member) | handed_on)
         if privileges is not None and privileges.capability:
             try:
                 os.setxattr(descriptor, "security.capability", privileges.capability)
             except OSError:
                 self._findings.append(Finding(member.path, -1, staging.DROPPED, "file capability"))
+
+    def _bits(self, member: Member) -> int:
+        """Tell the permission bits that something gets here."""
+        return member.mode & self._allowed & (0o7777 if self._privileged else 0o777)
 
     def finish(self) -> Extracted:
         """Do what needs all files: digests, links, the state, the scripts; directories get their modes and times."""

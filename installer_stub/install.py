@@ -115,7 +115,7 @@ def _install(order: Order, talk: Talk, relocated: bool) -> Installed:
         with _landing(order) as way:
             talk.start("installing", sum(entry.size for entry in archive.listing.entries))
             prefix = way.target if relocated else None
-            done = extract.extract(archive, way.tree, prefix, talk.advance, belonging, source.is_checked)
+            done = extract.extract(archive, way.tree, prefix, talk.advance, belonging, source.is_checked, order.jobs)
             source.finish()
             findings = list(done.findings)
             if way.replacing:

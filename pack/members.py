@@ -7,15 +7,14 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from importlib import resources
-from pathlib import Path
 
 import installer_stub
 from installer_stub import activation, hooks, install, manifest, state
-from installer_stub.errors import EnvironmentUnfit
 from installer_stub.model import Kind
 from pack import lock
 from pack.archive import FIXED_MTIME, Member
 from pack.bake import Baked
+from pack.examine import changed_while_packing
 from pack.installer import Installer, platform_name
 from pack.scan import Item, Scan
 from pack.splice import pieces, stacked
@@ -116,27 +115,20 @@ def _from_disk(prefix: bytes, item: Item) -> Iterator[bytes]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        raise _changed(path, error.strerror or str(error)) from error
+        raise changed_while_packing(path, error.strerror or str(error)) from error
     try:
         status = os.fstat(descriptor)
         if (status.st_size, status.st_mtime_ns) != (item.disk_size, item.disk_mtime_ns):
-            raise _changed(path, "its size or its time is another")
+            raise changed_while_packing(path, "its size or its time is another")
         view, _ = stacked(lambda offset, length: os.pread(descriptor, length, offset), item.disk_size, item.layers)
         hasher = hashlib.sha256()
         for piece in pieces(view):
             hasher.update(piece)
             yield piece
         if hasher.hexdigest() != item.entry.sha256:
-            raise _changed(path, "its content is another")
+            raise changed_while_packing(path, "its content is another")
     finally:
         os.close(descriptor)
-
-
-def _changed(path: bytes, how: str) -> EnvironmentUnfit:
-    return EnvironmentUnfit(
-        f"{Path(os.fsdecode(path))}: changed while packing: {how}.",
-        "Let whatever writes to the environment finish, then pack again.",
-    )
 
 
 def _directory(path: bytes) -> Member:

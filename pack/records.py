@@ -10,12 +10,13 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from installer_stub import references
 from installer_stub.model import Field, Fill, Force, Reference, Spelling, Standing
 from installer_stub.rewrite import Digest, digest_spelled
-from pack.examine import Context, Examined, Layers
+from pack.examine import Context, Examined, Layers, changed_while_packing
 from pack.layouts import conda
 from pack.splice import Splice, pieces, stacked
 
@@ -144,10 +145,13 @@ def with_conda_meta(
     changed = {path: verdict for path, verdict in examined.items() if _differs(verdict)}
     changed |= {name: changed[first] for name, first in links.items() if first in changed}
     archived = {path: verdict.archived for path, verdict in changed.items()}
-    for path, document in recorded.documents.items():
+    for path in recorded.documents:
         verdict = examined.get(path)
         if verdict is None or _holds(verdict, examined):
             continue
+        document, sha256 = conda.document(Path(os.fsdecode(os.path.join(context.prefix, path))))
+        if sha256 != verdict.disk.sha256:
+            raise changed_while_packing(os.path.join(context.prefix, path), "its content is another")
         canonical = conda.canonical(document, recorded.site, left_out, archived)
         slots = tuple(
             _slot(offset, archived[of].sha256.encode(), Spelling.HEX, links.get(of, of))

@@ -178,11 +178,8 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     cache = None if any(map(is_common, environment.names)) else options.cache
     decisive = (recorded.site.encode(), earlier.digest)
     recall = Recall(cache, context, decisive, started_ns, options.trust_mtime)
-    known = [recall(job, each, recorded.digests) for job, each in zip(jobs, files, strict=True)]
-    unknown = [job for job, verdict in zip(jobs, known, strict=True) if verdict is None]
-    fresh = workers.examined(unknown, context, options.workers or os.cpu_count() or 1, progress)
-    verdicts = [verdict or next(fresh) for verdict in known]
-    recall.keep(files, verdicts, [verdict is not None for verdict in known], recorded.digests)
+    verdicts = _judged(recall, files, jobs, recorded.digests, context, options.workers or os.cpu_count() or 1, progress)
+    del recall, jobs, files  # which are much, and needed no more
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
     notes += [*missing, *selected.notes, *brought(each.path for each in found)]
     _require_readable(environment, notes, options.ignore_unreadable)
@@ -203,6 +200,24 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     scanned = _assembled(environment, found, examined, notes + lost, privileges)
     locked = lock.of(prefix, recorded, found)
     return replace(scanned, standings=standings, saved=selected.saved, lock=locked)
+
+
+def _judged(
+    recall: Recall,
+    files: Sequence[Found],
+    jobs: Sequence[Job],
+    digests: Mapping[str, str],
+    context: Context,
+    processes: int,
+    progress: Progress,
+) -> list[Examined]:
+    """Return the verdict on each file: the one that is known, or that of an examination."""
+    known = [recall(job, found, digests) for job, found in zip(jobs, files, strict=True)]
+    unknown = [job for job, verdict in zip(jobs, known, strict=True) if verdict is None]
+    fresh = workers.examined(unknown, context, processes, progress)
+    verdicts = [verdict or next(fresh) for verdict in known]
+    recall.keep(files, verdicts, [verdict is not None for verdict in known], digests)
+    return verdicts
 
 
 def listed(environment: Environment) -> tuple[conda.Records, list[Found]]:

@@ -71,7 +71,8 @@ def unpack(options: Options, progress: Progress) -> tuple[Path, Extracted]:
             targets.check_room(opened.manifest, target, options.demand)
         progress.start("unpacking", sum(entry.size for entry in opened.listing.entries))
         with writing(path), landing.staged(target) as tree:
-            done = extract.extract(opened, tree, target if options.relocate else None, progress.advance)
+            prefix = target if options.relocate else None
+            done = extract.extract(opened, tree, prefix, progress.advance, jobs=os.cpu_count() or 1)
             finish()
     if options.register:
         try:

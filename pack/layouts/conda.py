@@ -42,6 +42,7 @@ _ENTRY_POINT = re.compile(
 
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_LISTS = ("files", "paths_data")
 _COPY = 3  # conda's LinkType: nothing is linked to a package cache where this goes
 _MARK = "digest %d"
 
@@ -59,7 +60,10 @@ class Owned(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """All of ``conda-meta``: who owns which path, and the documents by path."""
+    """All of ``conda-meta``: who owns which path, and the documents by path, without their lists of files.
+
+    These are as large as all else that is known of an environment; `document` reads one again.
+    """
 
     owners: Mapping[bytes, Owned]
     documents: Mapping[bytes, Mapping[str, Any]]
@@ -76,21 +80,22 @@ def read(prefix: Path) -> Records:
     documents: dict[bytes, Mapping[str, Any]] = {}
     digests: dict[str, str] = {}
     for each in sorted((prefix / "conda-meta").glob("*.json")):
-        document, digest = _document(each)
-        documents[META + b"/" + os.fsencode(each.name)] = document
-        package = _package(document)
+        read, digest = document(each)
+        documents[META + b"/" + os.fsencode(each.name)] = read
+        package = _package(read)
         digests[package] = digests.get(package, "") + digest
     site = _site_packages(documents)
     owners: dict[bytes, Owned] = {}
     rivals: dict[bytes, tuple[Owned, ...]] = {}
-    for path, document in documents.items():
+    for path, read in documents.items():
         try:
-            for claimed, owned in _owned(document, site):
+            for claimed, owned in _owned(read, site):
                 if claimed in owners:
                     rivals[claimed] = (*rivals.get(claimed, ()), owners[claimed])
                 owners[claimed] = owned
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise _damaged(prefix / os.fsdecode(path), f"{type(error).__name__}: {error}") from error
+        documents[path] = {key: value for key, value in read.items() if key not in _LISTS}
     return Records(owners, documents, site, rivals, digests)
 
 
@@ -99,16 +104,16 @@ def is_litter(path: bytes) -> bool:
     return path in _LITTER
 
 
-def _document(path: Path) -> tuple[Mapping[str, Any], str]:
-    """Read a record; return it, and its SHA-256."""
+def document(path: Path) -> tuple[Mapping[str, Any], str]:
+    """Read a record; return it, and its SHA-256. Raises EnvironmentUnfit where it is damaged."""
     try:
         content = path.read_bytes()
-        document = json.loads(content)
-        if not isinstance(document, dict) or not isinstance(document["name"], str):
+        read = json.loads(content)
+        if not isinstance(read, dict) or not isinstance(read["name"], str):
             raise ValueError("it is no package record")
         if _SURROGATE.search(content):
-            json.dumps(document, ensure_ascii=False).encode()  # half a pair cannot be written again
-        return document, hashlib.sha256(content).hexdigest()
+            json.dumps(read, ensure_ascii=False).encode()  # half a pair cannot be written again
+        return read, hashlib.sha256(content).hexdigest()
     except (ValueError, KeyError, RecursionError, OSError) as error:
         raise _damaged(path, str(error)) from error
 
