@@ -79,13 +79,10 @@ def native() -> Path:
         [wheel] = wheels([(name, _wanted()[name])], channel.CACHE / "sources" / "wheels").values()
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.namelist():
-                path = Path(member.removeprefix(f"{name}/"))
-                if path.parts[0] == "include" and path.suffix:
-                    target = prefix / path
-                elif member.startswith(f"{name}/lib") and ".so" in path.name:
-                    target = prefix / "lib" / path.name
-                else:
+                directory, _, rest = member.partition("/")
+                if directory != name or not rest.startswith(("include/", "lib")) or not Path(rest).suffix:
                     continue
+                target = prefix / (rest if rest.startswith("include/") else f"lib/{Path(rest).name}")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(archive.read(member))
 

@@ -15,7 +15,7 @@ import struct
 from contextlib import suppress
 from typing import Any, List, Optional, Tuple
 
-LARGEST = 1 << 20  # bytes of a file that is handed over
+LARGEST = (1 << 20) - 1  # bytes of a file that is handed over: in larger ones holes are made
 _HALF = 4 << 20  # of the shared memory: one is filled while the other is worked on
 _LENGTH = struct.Struct("<I")
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -348,7 +348,8 @@ def test_an_environment_with_nothing_compiled_runs_this_machines(
 
 def test_without_a_stub_it_is_refused(small: Path, tmp_path: Path) -> None:
     """It cannot be built here, where no sources are; both ways out are named, and nothing is left."""
-    done = pack("-p", small, "-o", tmp_path / "env.sh", env={**SURROUNDINGS, "XDG_CACHE_HOME": str(tmp_path)}, code=1)
+    env = {**SURROUNDINGS, "XDG_CACHE_HOME": str(tmp_path)}
+    done = pack("-p", small, "-o", tmp_path / "env.sh", "--no-cache", env=env, code=1)
     assert "An installer runs a frozen relocator" in done.stderr
     assert "pack stub build --arch" in done.stderr and "--no-stub" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["env"]

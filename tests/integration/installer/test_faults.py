@@ -241,13 +241,17 @@ def test_a_system_call_that_fails(fault: str, room: Room) -> None:
     refused(room, done, 5, words)
 
 
-@pytest.mark.parametrize(("error", "number"), [("ENOSPC", 20), ("EIO", 70)])
-def test_a_write_of_the_program_that_fails(error: str, number: int, room: Room, frozen: Path) -> None:
-    """The script writes more often than its program: called by itself, that meets the fault."""
+@pytest.mark.parametrize(("error", "number", "jobs"), [("ENOSPC", 20, "2"), ("EIO", 20, "2"), ("EIO", 70, "1")])
+def test_a_write_of_the_program_that_fails(error: str, number: int, jobs: str, room: Room, frozen: Path) -> None:
+    """The script writes more often than its program: called by itself, that meets the fault.
+
+    With two jobs it is the second process that does, which makes the small files.
+    """
     stage = room.place / ".env.pack-aaaaaaaa"
     stage.mkdir(0o700)
     (stage / "owner").write_text(f"{os.uname().nodename} {os.getpid()}\n")
     order: list[str | Path] = ["install", "--installer", room.installer, "--staging", stage, "--target", room.target]
+    order += ["--jobs", jobs]
     done = run([*failing(f"write:error={error}:when={number}"), frozen, *order], code=5)
     assert {"ENOSPC": "the disk is full", "EIO": "input/output error"}[error] in done.stderr
     assert room.left() == [stage.name]
