@@ -97,7 +97,8 @@ class Unzstd:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
-        self._left = b""
+        self._data = b""
+        self._at = 0  # what lies before is taken
 
     @property
     def eof(self) -> bool:
@@ -107,16 +108,18 @@ class Unzstd:
     @property
     def needs_input(self) -> bool:
         """Whether there is nothing more to give without more bytes."""
-        return not self._left
+        return self._at >= len(self._data)
 
     @property
     def unused_data(self) -> bytes:
         """What came behind the end of the stream."""
-        return bytes(self._engine.unused_data) + self._left
+        return bytes(self._engine.unused_data) + self._data[self._at :]
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         """Return the next bytes."""
-        data = self._left + data
-        self._left = data[_ZSTD_STEP:]
-        out: bytes = self._engine.decompress(data[:_ZSTD_STEP])
+        if data:
+            self._data, self._at = data, 0
+        step = self._data[self._at : self._at + _ZSTD_STEP]
+        self._at += len(step)
+        out: bytes = self._engine.decompress(step)
         return out
