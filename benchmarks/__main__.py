@@ -146,7 +146,7 @@ def _activation(work: Path) -> Sequence[Contestant]:
 
 def _help() -> Sequence[Contestant]:
     def shown(_: Path, out: str) -> None:
-        _require("Usage" in out, "it shows no usage")
+        _require("usage" in out.lower(), "it shows no usage")
 
     programs = {"pack": PACK, "conda-pack": peers.conda_pack()}
     return [Contestant(name, f"{each} --help", shown) for name, each in programs.items()]
@@ -296,7 +296,7 @@ def main() -> int:
         ]
         what = f"{options.size} environment: {_count(prefix)} files, {_bytes(prefix) / 1e6:.0f} MB"
         say = partial(print, file=sys.stderr, flush=True)
-        for number, figures in enumerate(run(chosen, options.rounds, say), 1):
+        for number, figures in run(chosen, options.rounds, say):
             text = _written(f"{what}; rounds: {number}; {_machine()}", figures)
     except (PackError, Wrong) as error:
         print(error, file=sys.stderr)

@@ -61,8 +61,8 @@ class Contest:
 
 def run(
     contests: Sequence[Contest], rounds: int, say: Callable[[str], None]
-) -> Iterator[dict[str, dict[str, Figures]]]:
-    """Run every contestant of every contest in turn, and yield all figures after each round. Raises Wrong."""
+) -> Iterator[tuple[int, dict[str, dict[str, Figures]]]]:
+    """Run every contestant of every contest in turn; after each contest yield the round and all figures. Raises Wrong."""
     figures = {each.name: {one.name: Figures(input=one.input) for one in each.contestants} for each in contests}
     for number in range(rounds):
         for contest in contests:
@@ -70,7 +70,8 @@ def run(
                 taken = figures[contest.name][contestant.name]
                 _measure(contestant, contest.work / "contest", taken)
                 say(f"round {number + 1}: {contest.name}: {contestant.name}: {taken.seconds[-1]:.2f} s")
-        yield figures
+            held = contests if number else contests[: contests.index(contest) + 1]
+            yield number + 1, {each.name: figures[each.name] for each in held}
 
 
 def _measure(contestant: Contestant, work: Path, figures: Figures) -> None:
