@@ -62,7 +62,7 @@ class Contest:
 def run(
     contests: Sequence[Contest], rounds: int, say: Callable[[str], None]
 ) -> Iterator[tuple[int, dict[str, dict[str, Figures]]]]:
-    """Run every contestant of every contest in turn; after each contest yield the round and all figures. Raises Wrong."""
+    """Run every contestant in turn; yield the round and all figures after each contest. Raises Wrong."""
     figures = {each.name: {one.name: Figures(input=one.input) for one in each.contestants} for each in contests}
     for number in range(rounds):
         for contest in contests:
