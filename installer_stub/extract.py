@@ -12,6 +12,7 @@ import io
 import os
 import pwd
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
@@ -65,7 +66,10 @@ def extract(
     OSError where something cannot be written; then the tree is not to be used.
     """
     root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    scribe = Scribe(root, belonging.gid) if jobs > 1 else None
+    scribe = None
+    if jobs > 1:
+        with suppress(OSError):  # there may be no more processes, or no memory to share
+            scribe = Scribe(root, belonging.gid)
     try:
         extraction = _Extraction(archive, tree, root, prefix, belonging, hashed, scribe)
         for member, content in archive.head:

@@ -18,6 +18,7 @@ from typing import Any, List, Optional, Tuple
 LARGEST = (1 << 20) - 1  # bytes of a file that is handed over: in larger ones holes are made
 _HALF = 4 << 20  # of the shared memory: one is filled while the other is worked on
 _LENGTH = struct.Struct("<I")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _Order = Tuple[bytes, int, int, int, int]  # path, permission bits, mtime in seconds, offset and length of the content
@@ -27,22 +28,32 @@ class Scribe:
     """The other process, as this one sees it. Whatever becomes of it, `close` ends it.
 
     A file is made below the directory that is open as ``root``, as ``gid``'s unless that is -1. An error of
-    making one is raised by a later call, as OSError.
+    making one is raised by a later call, as OSError; one of starting it by the first.
     """
 
     def __init__(self, root: int, gid: int) -> None:
-        self._shared = mmap.mmap(-1, 2 * _HALF)
         self._orders: List[_Order] = []
         self._half = 0
         self._used = 0
         self._waiting = 0  # answers that have not come
+        self._process: Optional[int] = None
+        self._shared = mmap.mmap(-1, 2 * _HALF)
         reading, self._sending = os.pipe()
         self._answers, answering = os.pipe()
-        self._process: Optional[int] = os.fork()
-        if not self._process:
-            _serve(self._shared, root, gid, reading, answering, (self._sending, self._answers))
-        os.close(reading)
-        os.close(answering)
+        # Signals wait: the other process must not clean up as this one does.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            self._process = os.fork()
+            if not self._process:
+                _serve(self._shared, root, gid, reading, answering, (self._sending, self._answers))
+        except OSError:
+            os.close(self._sending)
+            os.close(self._answers)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(reading)
+            os.close(answering)
 
     def make(self, path: bytes, mode: int, mtime: int, content: bytes) -> None:
         """Have a file made, whose directory is there, of at most `LARGEST` bytes."""
@@ -99,6 +110,7 @@ def _serve(shared: mmap.mmap, root: int, gid: int, reading: int, answering: int,
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it, too, and ends this one
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         for descriptor in others:
             os.close(descriptor)
         view = memoryview(shared)

@@ -96,6 +96,19 @@ def test_given_up_it_ends(scribe: Scribe) -> None:
     assert is_gone(process)
 
 
+def test_it_cannot_be_started(root: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left open where there may be no more processes."""
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(BlockingIOError):
+        Scribe(root, -1)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
 def test_it_ends_with_the_first_process(root: int) -> None:
     """Also where that is killed, and can end nothing."""
     reading, writing = os.pipe()
