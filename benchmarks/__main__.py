@@ -107,8 +107,9 @@ def _growing() -> Sequence[Contestant]:
     for size in inputs.SIZES:
         prefix = inputs.environment(size)
         [ours] = _gzipped(prefix, {})
-        name = f"pack: {_count(prefix):,} files, {_bytes(prefix) / 1e6:,.0f} MB"
-        contestants.append(replace(ours, name=name, input=_bytes(prefix)))
+        size_in_bytes = _bytes(prefix)
+        name = f"pack: {_count(prefix):,} files, {size_in_bytes / 1e6:,.0f} MB"
+        contestants.append(replace(ours, name=name, input=size_in_bytes))
     return contestants
 
 

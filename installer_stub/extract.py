@@ -21,13 +21,12 @@ from installer_stub.admission import Archive, Guard, Read
 from installer_stub.fit import misfits
 from installer_stub.model import Field, Finding, Kind, Reference, Relocatable
 from installer_stub.rewrite import Digest, Form
-from installer_stub.scribe import LARGEST, Scribe
+from installer_stub.scribe import LARGEST, NEW, Scribe
 from installer_stub.state import Stand, State
 from installer_stub.tarstream import ArchiveDamaged, Member, Privileges, damaged
 
 _PIECE = 1 << 20
 _ZEROS = bytes(_PIECE)
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ class _Extraction:
             self._scribe.make(member.path, self._bits(member), member.mtime, content)
             return
         hashed = file is not None
-        descriptor = os.open(member.path, _NEW, 0o600, dir_fd=self._root)
+        descriptor = os.open(member.path, NEW, 0o600, dir_fd=self._root)
         try:
             sink = _Sink(descriptor, hashed)
             if file is None:
@@ -302,7 +301,7 @@ class _Extraction:
                 if written.read() == content:
                     return
             os.unlink(full)
-        descriptor = os.open(path, _NEW, 0o600, dir_fd=self._root)
+        descriptor = os.open(path, NEW, 0o600, dir_fd=self._root)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
         if self._gid >= 0:

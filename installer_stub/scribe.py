@@ -19,7 +19,7 @@ LARGEST = (1 << 20) - 1  # bytes of a file that is handed over: in larger ones h
 _HALF = 4 << 20  # of the shared memory: one is filled while the other is worked on
 _LENGTH = struct.Struct("<I")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _Order = Tuple[bytes, int, int, int, int]  # path, permission bits, mtime in seconds, offset and length of the content
 
@@ -129,7 +129,7 @@ def _serve(shared: mmap.mmap, root: int, gid: int, reading: int, answering: int,
 
 
 def _make(root: int, path: bytes, mode: int, mtime: int, gid: int, content: memoryview) -> None:
-    descriptor = os.open(path, _NEW, 0o600, dir_fd=root)
+    descriptor = os.open(path, NEW, 0o600, dir_fd=root)
     try:
         _write(descriptor, content)
         if gid >= 0:

@@ -118,12 +118,7 @@ class Cache:
         try:
             path = self.directory / _SCANS / name
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            partial = _partial(path)
-            try:
-                partial.write_bytes(hashlib.sha256(content).digest() + content)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            _put(path, hashlib.sha256(content).digest() + content)
         except OSError as error:
             self.give_up(error)
 
@@ -156,9 +151,7 @@ class Cache:
     def set_limit(self, limit: int) -> None:
         """Keep at most ``limit`` bytes from now on. Raises UsageError where that cannot be written down."""
         try:
-            partial = _partial(self.directory / _LIMIT)
-            partial.write_text(f"{limit}\n")
-            partial.replace(self.directory / _LIMIT)
+            _put(self.directory / _LIMIT, b"%d\n" % limit)
         except OSError as error:
             raise _unusable(self.directory, error.strerror or str(error)) from error
         self.limit = limit
@@ -260,6 +253,16 @@ def _blocks(file: RawIOBase | BinaryIO) -> Iterator[Block]:
         at += len(head) + len(both)
         count += 1
         yield Block(both[noted:], both[:noted])
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file, which appears whole or not at all."""
+    partial = _partial(path)
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _partial(path: Path) -> Path:
