@@ -9,18 +9,22 @@ import shutil
 import subprocess
 import zlib
 from contextlib import contextmanager, suppress
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Type
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type
 
-from installer_stub import expand, trailer
+from installer_stub import ahead, expand, trailer
+from installer_stub.ahead import Source
 from installer_stub.errors import NoRelocator, PackError
 from installer_stub.expand import Make
 from installer_stub.tarstream import ArchiveDamaged
-from installer_stub.trailer import Section, Trailer
+from installer_stub.trailer import Section
 
 BEGIN = b"#!/bin/sh\n{ : pack-installer 1\n"  # of every installer
 
 _PIECE = 1 << 18
 _APART = 4 << 20  # bytes from which a second process is worth its start
+# The first takes a fifth of the time, where the processor has instructions for it.
+_HASHERS = (("openssl", "dgst", "-sha256", "-r"), ("sha256sum",))
 _SAID = re.compile(rb"[0-9a-f]{64}[ \n]")
 
 
@@ -31,75 +35,28 @@ class Payload:
     """
 
     def __init__(self, path: bytes, jobs: int, expanded: Optional[int] = None) -> None:
-        self._path = path
+        self.is_checked = expanded is None  # whether all bytes that ``read`` gives are hashed as a whole
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._hash: Optional[_Hash] = None
         try:
-            self._parts = self._checked()
-            self._left = self._parts.payload.length
-            self.is_checked = expanded is None  # whether all bytes that ``read`` gives are hashed as a whole
+            part = _checked(self._file)
+            source: Source
             if expanded is None:
-                self._hash = _Hash(jobs > 1 and self._left > _APART)
-                os.lseek(self._file, self._parts.payload.offset, os.SEEK_SET)
-                self.read = expand.expanded(self._take, *_engines())
+                apart = jobs > 1 and part.length > _APART
+                source = ahead.started(partial(_Packed, path, self._file, part, apart), apart)
             else:
-                self.read = self._from_host(expanded)
+                source = _Expanded(path, expanded)
         except BaseException:
-            self.close()
+            os.close(self._file)
             raise
-
-    def _checked(self) -> Trailer:
-        """Read the trailer, and hold the header against it: it ran before anything could."""
-        size = os.fstat(self._file).st_size
-        parts = trailer.load(os.pread(self._file, trailer.SIZE, max(0, size - trailer.SIZE)), size)
-        if self._sha256(parts.header) != parts.header.sha256:
-            raise _damaged("its first part, the script, has other bytes than it was made with")
-        return parts
-
-    def _sha256(self, part: Section) -> str:
-        hasher = hashlib.sha256()
-        for at in range(part.offset, part.offset + part.length, _PIECE):
-            hasher.update(os.pread(self._file, min(_PIECE, part.offset + part.length - at), at))
-        return hasher.hexdigest()
-
-    def _take(self, count: int) -> bytes:
-        try:
-            piece = os.read(self._file, min(count, self._left))
-        except OSError as error:  # not to be taken for an error of what is written
-            raise _unreadable(self._path, error) from error
-        if not piece and self._left:
-            raise _damaged("it became shorter while it was read")
-        self._left -= len(piece)
-        if self._hash is not None:
-            self._hash.update(piece)
-        return piece
-
-    def _from_host(self, descriptor: int) -> Callable[[int], bytes]:
-        def read(count: int) -> bytes:
-            try:
-                return os.read(descriptor, count)
-            except OSError as error:
-                raise _unreadable(self._path, error) from error
-
-        return read
-
-    def require_whole(self) -> None:
-        """Read on to the end, and do what ``finish`` does: damage is to be called that, whatever it looked like."""
-        if self._hash is not None:
-            while self._take(_PIECE):
-                pass
-        self.finish()
-
-    def finish(self) -> None:
-        """Raise ArchiveDamaged unless the payload, which must have been read to its end, has the right SHA-256."""
-        if self._hash is not None and (self._left or self._hash.digest() != self._parts.payload.sha256):
-            raise _damaged("its payload has other bytes than it was made with")
+        self.read = source.read
+        self.finish = source.finish
+        self.require_whole = source.require_whole
+        self._source = source
 
     def close(self) -> None:
-        """Close the file, and end what hashes it."""
+        """Close the file, and end what reads it."""
+        self._source.close()
         os.close(self._file)
-        if self._hash is not None:
-            self._hash.close()
 
 
 @contextmanager
@@ -118,17 +75,99 @@ def opened(path: bytes, jobs: int, expanded: Optional[int] = None) -> Iterator[P
         payload.close()
 
 
+def _checked(file: int) -> Section:
+    """Read the trailer, and hold the header against it: it ran before anything could. Return where the payload is."""
+    size = os.fstat(file).st_size
+    parts = trailer.load(os.pread(file, trailer.SIZE, max(0, size - trailer.SIZE)), size)
+    hasher = hashlib.sha256()
+    header = parts.header
+    for at in range(header.offset, header.offset + header.length, _PIECE):
+        hasher.update(os.pread(file, min(_PIECE, header.offset + header.length - at), at))
+    if hasher.hexdigest() != header.sha256:
+        raise _damaged("its first part, the script, has other bytes than it was made with")
+    return parts.payload
+
+
+class _Packed:
+    """The payload, expanded and hashed here. ``apart``: hashed by a process of the system's, beside this one."""
+
+    def __init__(self, path: bytes, file: int, part: Section, apart: bool) -> None:
+        self._path = path
+        self._file = file
+        self._sha256 = part.sha256
+        self._left = part.length
+        self._hash = _Hash(apart)
+        self._expanded: Optional[Callable[[int], bytes]] = None
+        os.lseek(file, part.offset, os.SEEK_SET)
+
+    def read(self, count: int, /) -> bytes:
+        """Return 1 to ``count`` bytes of the tar stream, none at the end."""
+        if self._expanded is None:
+            self._expanded = expand.expanded(self._take, *_engines())
+        return self._expanded(count)
+
+    def _take(self, count: int) -> bytes:
+        try:
+            piece = os.read(self._file, min(count, self._left))
+        except OSError as error:  # not to be taken for an error of what is written
+            raise _unreadable(self._path, error) from error
+        if not piece and self._left:
+            raise _damaged("it became shorter while it was read")
+        self._left -= len(piece)
+        self._hash.update(piece)
+        return piece
+
+    def require_whole(self) -> None:
+        """Read on to the end, and do what ``finish`` does: damage is to be called that, whatever it looked like."""
+        while self._take(_PIECE):
+            pass
+        self.finish()
+
+    def finish(self) -> None:
+        """Raise ArchiveDamaged unless the payload, which must have been read to its end, has the right SHA-256."""
+        if self._left or self._hash.digest() != self._sha256:
+            raise _damaged("its payload has other bytes than it was made with")
+
+    def close(self) -> None:
+        """End what hashes it."""
+        self._hash.close()
+
+
+class _Expanded:
+    """What the host's tools expand. They have checked it."""
+
+    def __init__(self, path: bytes, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+
+    def read(self, count: int, /) -> bytes:
+        """Return 1 to ``count`` bytes of the tar stream, none at the end."""
+        try:
+            return os.read(self._descriptor, count)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+
+    def require_whole(self) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing: the descriptor is the caller's."""
+
+
 class _Hash:
-    """The SHA-256 of what passes. ``apart``: by the system's sha256sum, which works beside this process."""
+    """The SHA-256 of what passes. ``apart``: by a program of the system's, which works beside this process."""
 
     def __init__(self, apart: bool) -> None:
         self._here = hashlib.sha256()
+        # Without OpenSSL, as in the frozen program, Python hashes 200 MB/s, and nothing beside it.
+        self._command = _hasher() if apart else None
         self._there: Optional[subprocess.Popen[bytes]] = None
-        program = shutil.which("sha256sum") if apart else None
-        if program is not None:
-            # Without OpenSSL, as in the frozen program, Python hashes 200 MB/s, and nothing beside it.
-            with suppress(OSError):  # it does not start, or there may be no more processes
-                self._there = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if self._command is not None:
+            with suppress(OSError):  # there may be no more processes
+                self._there = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def update(self, piece: bytes) -> None:
         """Take the next bytes."""
@@ -139,7 +178,7 @@ class _Hash:
         try:
             self._there.stdin.write(piece)
         except BrokenPipeError as error:
-            raise _unhashed() from error
+            raise self._failed() from error
 
     def digest(self) -> str:
         """Return the hexadecimal digits."""
@@ -147,8 +186,15 @@ class _Hash:
             return self._here.hexdigest()
         said, _ = self._there.communicate()
         if self._there.returncode or not _SAID.match(said):
-            raise _unhashed()
+            raise self._failed()
         return said[:64].decode("ascii")
+
+    def _failed(self) -> PackError:
+        program = self._command[0] if self._command else ""
+        return PackError(
+            f"{program} failed, which was to hash the payload, so whether that is whole is not known.",
+            "With --jobs 1 it is done without. Nothing was installed.",
+        )
 
     def close(self) -> None:
         """End the other process, if it still runs."""
@@ -160,6 +206,24 @@ class _Hash:
                 if pipe is not None:
                     pipe.close()
         self._there.wait()
+
+
+def _hasher() -> Optional[List[str]]:
+    """Return the command that hashes its input fastest here, of those that get the hash of nothing right."""
+    for name, *arguments in _HASHERS:
+        program = shutil.which(name)
+        if program is None:
+            continue
+        command = [program, *arguments]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+            )
+        except OSError:
+            continue  # it does not start
+        if done.returncode == 0 and done.stdout[:64] == hashlib.sha256().hexdigest().encode("ascii"):
+            return command
+    return None
 
 
 def _engines() -> Tuple[Dict[bytes, Make], Tuple[Type[Exception], ...]]:
@@ -184,13 +248,6 @@ def _no_zstd() -> Any:
 
 def _unreadable(path: bytes, error: OSError) -> PackError:
     return PackError(f"{os.fsdecode(path)}: cannot be read: {error.strerror}")
-
-
-def _unhashed() -> PackError:
-    return PackError(
-        "sha256sum failed, which was to hash the payload, so whether that is whole is not known.",
-        "With --jobs 1 it is done without. Nothing was installed.",
-    )
 
 
 def _damaged(what: str) -> ArchiveDamaged:

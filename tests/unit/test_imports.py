@@ -26,7 +26,7 @@ ALLOWED = {
 }
 
 # The module whose second process ends by itself, and in which nothing of the first may run.
-FORKS = {"installer_stub/scribe.py"}
+FORKS = {"installer_stub/beside.py"}
 
 # The modules that may print and exit: the command lines.
 TALKERS = {*CLI, "installer_stub/__main__.py", "installer_stub/console.py"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,23 +148,27 @@ def test_without_sha256sum_python_hashes(path: Path, programs: Path) -> None:
 
 
 LIARS = {
-    "it is killed": ("#!/bin/sh\nkill -9 $$\n", PackError, "sha256sum failed"),
-    "it fails": ("#!/bin/sh\nexec 0<&-\nexit 3\n", PackError, "sha256sum failed"),
-    "it fails behind the right answer": ("#!/bin/sh\n/usr/bin/sha256sum\nexit 3\n", PackError, "sha256sum failed"),
-    "it reads all and says nothing": ("#!/bin/sh\ncat >/dev/null\n", PackError, "sha256sum failed"),
-    "it says something else": ("#!/bin/sh\ncat >/dev/null\necho hello\n", PackError, "sha256sum failed"),
-    "it says too few digits": (f"#!/bin/sh\ncat >/dev/null\necho {'0' * 63}\n", PackError, "sha256sum failed"),
-    "it says another hash": (f"#!/bin/sh\ncat >/dev/null\necho {'0' * 64}\n", ArchiveDamaged, "its payload has other"),
-    "it answers before it has read": (f"#!/bin/sh\necho {'0' * 64}\n", PackError, "sha256sum failed"),
-}  # fmt: skip
+    "it is killed": ("kill -9 $$", PackError, "sha256sum failed"),
+    "it fails": ("exec 0<&-; exit 3", PackError, "sha256sum failed"),
+    "it fails behind the right answer": ("/usr/bin/sha256sum; exit 3", PackError, "sha256sum failed"),
+    "it reads all and says nothing": ("/bin/cat >/dev/null", PackError, "sha256sum failed"),
+    "it says something else": ("/bin/cat >/dev/null; echo hello", PackError, "sha256sum failed"),
+    "it says too few digits": (f"/bin/cat >/dev/null; echo {'0' * 63}", PackError, "sha256sum failed"),
+    "it says another hash": (f"/bin/cat >/dev/null; echo {'0' * 64}", ArchiveDamaged, "its payload has other"),
+    "it answers before it has read": (f"echo {'0' * 64}", PackError, "sha256sum failed"),
+}
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
 
 
 @pytest.mark.parametrize("how", LIARS)
 def test_a_sha256sum_that_fails_is_told_from_damage(how: str, path: Path, programs: Path) -> None:
     text, error, words = LIARS[how]
-    program = programs / "sha256sum"
-    program.write_text(text.replace("cat", "/bin/cat"))
-    program.chmod(0o755)
+    # Asked for the hash of nothing it is right: otherwise nobody would take it.
+    program(programs / "sha256sum", f'[ -e "$0.asked" ] || {{ : >"$0.asked"; exec /usr/bin/sha256sum; }}\n{text}')
     write(path, whole(packed(LARGE)))
     with pytest.raises(error, match=words) as caught:
         read_all(path, 2)
@@ -171,10 +176,27 @@ def test_a_sha256sum_that_fails_is_told_from_damage(how: str, path: Path, progra
     assert read_all(path, 1) == LARGE, "which needs none"
 
 
-def test_a_sha256sum_that_cannot_be_started_is_done_without(path: Path, programs: Path) -> None:
-    program = programs / "sha256sum"
-    program.write_bytes(b"\x7fELF, but not really")
-    program.chmod(0o755)
+@pytest.mark.parametrize("how", LIARS)
+def test_a_program_that_cannot_hash_nothing_hashes_nothing(how: str, path: Path, programs: Path) -> None:
+    for name in ("openssl", "sha256sum"):
+        program(programs / name, LIARS[how][0] if "right" not in how else "exit 1")
+    write(path, whole(packed(LARGE)))
+    assert read_all(path, 2) == LARGE
+
+
+def test_openssl_is_asked_first(path: Path, programs: Path) -> None:
+    program(programs / "openssl", f'echo "$@" >>"$0.asked"; exec {shutil.which("openssl", path="/usr/bin")} "$@"')
+    program(programs / "sha256sum", 'echo >>"$0.asked"; exec /usr/bin/sha256sum')
+    write(path, whole(packed(LARGE)))
+    assert read_all(path, 2) == LARGE
+    assert sorted(os.listdir(programs)) == ["openssl", "openssl.asked", "sha256sum"]
+    assert (programs / "openssl.asked").read_text() == "dgst -sha256 -r\n" * 2
+
+
+def test_programs_that_cannot_be_started_are_done_without(path: Path, programs: Path) -> None:
+    for name in ("openssl", "sha256sum"):
+        (programs / name).write_bytes(b"\x7fELF, but not really")
+        (programs / name).chmod(0o755)
     write(path, whole(packed(LARGE)))
     assert read_all(path, 2) == LARGE
 
@@ -269,8 +291,9 @@ def test_a_stream_of_the_host_that_cannot_be_read_is_no_error_of_writing(path: P
 def test_without_zstandard_a_zst_is_refused_in_words(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
     write(path, whole(packed(SMALL, "zst")))
-    with pytest.raises(NoRelocator, match="cannot expand zstd"), opened(bytes(path), 1):
-        pass
+    for jobs in (1, 2):
+        with pytest.raises(NoRelocator, match="cannot expand zstd"):
+            read_all(path, jobs)
     write(path, whole(packed(SMALL, "gz")))
     assert read_all(path) == SMALL
 

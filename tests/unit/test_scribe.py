@@ -79,8 +79,8 @@ def test_an_error_ends_what_goes_on_and_on(scribe: Scribe) -> None:
 
 
 def test_it_was_killed(scribe: Scribe) -> None:
-    assert scribe._process is not None
-    os.kill(scribe._process, signal.SIGKILL)
+    assert scribe._second._process is not None
+    os.kill(scribe._second._process, signal.SIGKILL)
     with pytest.raises(OSError, match="was ended") as raised:
         for number in range(20):
             scribe.make(b"%d" % number, 0o644, 0, bytes(LARGEST))
@@ -88,7 +88,7 @@ def test_it_was_killed(scribe: Scribe) -> None:
 
 
 def test_given_up_it_ends(scribe: Scribe) -> None:
-    process = scribe._process
+    process = scribe._second._process
     assert process is not None
     scribe.make(b"file", 0o644, 0, b"content")
     scribe.close()
@@ -116,7 +116,7 @@ def test_it_ends_with_the_first_process(root: int) -> None:
     if not first:
         try:
             scribe = Scribe(root, -1)
-            os.write(writing, b"%d" % (scribe._process or 0))
+            os.write(writing, b"%d" % (scribe._second._process or 0))
             os.kill(os.getpid(), signal.SIGKILL)
         finally:
             os._exit(1)
