@@ -11,8 +11,9 @@ import os
 import sys
 from typing import List, Optional
 
-from installer_stub import relocate, verify
+from installer_stub import relocate
 from installer_stub.errors import PackError, Stale, TreeReadOnly
+from installer_stub.model import counts
 from installer_stub.relocate import Tree
 from installer_stub.target import Demand
 
@@ -114,7 +115,7 @@ def unpack(options: argparse.Namespace) -> None:
     outcome = relocate.relocate(tree, options.demand, not options.no_rescan)
     if options.verbose:
         print(f"{os.fsdecode(outcome.target)}: {outcome.written} files rewritten, {outcome.right} right already")
-    for what, count in verify.counts(list(outcome.findings)).items():
+    for what, count in counts(outcome.findings).items():
         _complain(f"conda-unpack: {count} files: {what}")
         if options.verbose:
             for finding in outcome.findings:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import Any, Callable, Dict, Optional, Protocol, Type
+from typing import Any, Callable, Dict, Optional, Type
 
 from installer_stub.beside import Line, Second
 from installer_stub.errors import NoRelocator, PackError
 from installer_stub.tarstream import ArchiveDamaged
 
 _SLOT = 1 << 20  # bytes of the shared memory that are filled, and given back, as one
-_SLOTS = 8
+_SLOTS = 16
 
 # By name, since the other process can send no more. What is none of these reads as the last.
 _ERRORS: Dict[str, Type[PackError]] = {kind.__name__: kind for kind in (ArchiveDamaged, NoRelocator, PackError)}
 
 
-class Source(Protocol):
-    """Gives the bytes of a tar stream."""
+class Source:
+    """Gives the bytes of a tar stream. Where nothing tells whether they are right, all but ``read`` do nothing."""
 
     def read(self, count: int, /) -> bytes:
         """Return 1 to ``count`` bytes, none at the end."""
+        raise NotImplementedError
 
     def finish(self) -> None:
         """Raise ArchiveDamaged unless all that was read, which must be all that there is, was right."""

@@ -7,7 +7,6 @@ that hold digests of others: these come last, in the order file, RECORD, conda-m
 from __future__ import annotations
 
 import grp
-import hashlib
 import io
 import os
 import pwd
@@ -21,12 +20,10 @@ from installer_stub.admission import Archive, Guard, Read
 from installer_stub.fit import misfits
 from installer_stub.model import Field, Finding, Kind, Reference, Relocatable
 from installer_stub.rewrite import Digest, Form
-from installer_stub.scribe import LARGEST, NEW, Scribe
+from installer_stub.scribe import Scribe
+from installer_stub.sink import NEW, PIECE, Sink
 from installer_stub.state import Stand, State
 from installer_stub.tarstream import ArchiveDamaged, Member, Privileges, damaged
-
-_PIECE = 1 << 20
-_ZEROS = bytes(_PIECE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def extract(
     For the prefix there must be room (``target.check_room``). Files that are not to stay are put beside
     ``tree``. ``progress`` is told the bytes of content. ``hashed`` says that somebody holds the stream as a whole
     against its hash before the tree is used: then files are not hashed one by one. With ``jobs`` of more than 1 a
-    second process makes the small files. Raises ArchiveDamaged, and
+    second process makes the files that stay as archived. Raises ArchiveDamaged, and
     OSError where something cannot be written; then the tree is not to be used.
     """
     root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -172,16 +169,15 @@ class _Extraction:
     def _file(self, member: Member, read: Read) -> None:
         """Make a file, in its new form if it has one."""
         file = self._files.get(member.path)
-        if file is None and self._scribe is not None and member.size <= LARGEST and member.privileges is None:
-            content = read(member.size)
-            if not self._hashed:
-                self._compare(member, Digest(hashlib.sha256(content).hexdigest(), len(content)))
-            self._scribe.make(member.path, self._bits(member), member.mtime, content)
+        if file is None and self._scribe is not None and member.privileges is None:
+            self._scribe.begin(member.path, self._bits(member), member.mtime)
+            self._compare(member, self._copied(read, member.size, self._scribe.write))
+            self._scribe.end()
             return
         hashed = file is not None
         descriptor = os.open(member.path, NEW, 0o600, dir_fd=self._root)
         try:
-            sink = _Sink(descriptor, hashed)
+            sink = Sink(descriptor, hashed)
             if file is None:
                 self._compare(member, self._copied(read, member.size, sink.write))
             else:
@@ -197,7 +193,7 @@ class _Extraction:
         finally:
             os.close(descriptor)
 
-    def _transformed(self, file: Relocatable, read: Read, sink: _Sink) -> Digest:
+    def _transformed(self, file: Relocatable, read: Read, sink: Sink) -> Digest:
         try:
             return rewrite.transform(read, sink.write, rewrite.regions(file.references), self._old, self._new)
         except ArchiveDamaged:
@@ -211,7 +207,7 @@ class _Extraction:
             return audit.copied(read, size, write)
         left = size
         while left:
-            piece = read(min(left, _PIECE))
+            piece = read(min(left, PIECE))
             write(piece)
             left -= len(piece)
         return None
@@ -316,38 +312,6 @@ class _Extraction:
                 os.utime(descriptor, ns=(member.mtime * 10**9, member.mtime * 10**9))
             finally:
                 os.close(descriptor)
-
-
-class _Sink:
-    """A new file; whole megabytes of zeros become holes in it."""
-
-    def __init__(self, descriptor: int, hashed: bool) -> None:
-        self._descriptor = descriptor
-        self._hasher = hashlib.sha256() if hashed else None
-        self._size = 0
-
-    def write(self, piece: bytes) -> None:
-        """Take the next bytes."""
-        self._size += len(piece)
-        if self._hasher is not None:
-            self._hasher.update(piece)
-        if piece == _ZEROS:
-            os.lseek(self._descriptor, _PIECE, os.SEEK_CUR)
-            return
-        count = os.write(self._descriptor, piece)
-        while count < len(piece):
-            piece = piece[count:]
-            count = os.write(self._descriptor, piece)
-
-    def end(self) -> None:
-        """Let the file end where its content does, also behind a hole."""
-        if self._size >= _PIECE:
-            os.ftruncate(self._descriptor, self._size)
-
-    @property
-    def digest(self) -> Digest:
-        """The digest of what was written."""
-        return Digest(self._hasher.hexdigest() if self._hasher is not None else "", self._size)
 
 
 def _uid(privileges: Privileges) -> int:

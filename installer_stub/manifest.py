@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Match, Sequence, Tuple, TypeVar
 
 from installer_stub.activation import STEM, STEM_BESIDE
 from installer_stub.errors import ManifestError
+from installer_stub.match import is_relative
 from installer_stub.model import (
     Entry,
     Field,
@@ -236,7 +237,7 @@ def _least(reference: Reference) -> int:
 def _path(text: str) -> bytes:
     """Read a path that must stay inside the prefix."""
     path = decode(text)
-    if path.startswith(b"/") or b"\0" in path or any(part in (b"", b".", b"..") for part in path.split(b"/")):
+    if not is_relative(path):
         raise ValueError(f"{text!r} is not a path inside the prefix")
     return path
 

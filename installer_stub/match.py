@@ -88,6 +88,12 @@ def _window(window: bytes, base: int, done: int, needles: Mapping[bytes, Tuple[b
                 nearest[needle] = window.find(needle, end)
 
 
+def is_relative(path: bytes) -> bool:
+    """Whether a path leads below where it begins, one name after the other: not up, not out, and over no ``.``."""
+    framed = b"/%b/" % path
+    return not (b"//" in framed or b"/./" in framed or b"/../" in framed or b"\0" in framed)
+
+
 def within(path: bytes, prefix: bytes) -> bool:
     """Whether an absolute path is ``prefix`` or lies in it: ``/opt/env2`` does not lie in ``/opt/env``."""
     return (path + b"/").startswith(prefix + b"/")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, NamedTuple, Optional, Tuple
 
 
 class Kind(Enum):
@@ -149,6 +149,14 @@ class Entry(NamedTuple):
     package: str  # "name-version-build" of the owner, or empty
 
 
+# What a finding may be. Other modules have words of their own.
+NOT_REWRITABLE = "not rewritable"
+UNCERTAIN = "uncertain"
+ODD = "odd file"
+HARMLESS = "harmless"
+HIDDEN = "possible hidden reference"
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something that the reader of a report must know: not rewritten, left out, or changed."""
@@ -157,6 +165,14 @@ class Finding:
     offset: int  # -1 where it is about the whole file
     what: str  # one of a few fixed words, for counting
     detail: str = ""
+
+
+def counts(findings: Iterable[Finding]) -> Dict[str, int]:
+    """Count findings by what they are, the most frequent first."""
+    totals: Dict[str, int] = {}
+    for finding in findings:
+        totals[finding.what] = totals.get(finding.what, 0) + 1
+    return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
 
 
 @dataclass(frozen=True)

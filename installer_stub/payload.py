@@ -88,7 +88,7 @@ def _checked(file: int) -> Section:
     return parts.payload
 
 
-class _Packed:
+class _Packed(Source):
     """The payload, expanded and hashed here. ``apart``: hashed by a process of the system's, beside this one."""
 
     def __init__(self, path: bytes, file: int, part: Section, apart: bool) -> None:
@@ -133,7 +133,7 @@ class _Packed:
         self._hash.close()
 
 
-class _Expanded:
+class _Expanded(Source):
     """What the host's tools expand. They have checked it."""
 
     def __init__(self, path: bytes, descriptor: int) -> None:
@@ -146,15 +146,6 @@ class _Expanded:
             return os.read(self._descriptor, count)
         except OSError as error:
             raise _unreadable(self._path, error) from error
-
-    def require_whole(self) -> None:
-        """Do nothing."""
-
-    def finish(self) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing: the descriptor is the caller's."""
 
 
 class _Hash:

@@ -1,7 +1,7 @@
 """A second process that makes files, so that a tree is extracted on two processors.
 
-The first one checks what comes; small files, which are most, it hands over by their contents in memory that
-both share. On a tmpfs making a file takes as long as all else about it.
+The first one checks what comes, and hands over contents in memory that both share. On a tmpfs making a file takes as
+long as all else about it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import os
 from functools import partial
 from typing import List, Tuple
 
-from installer_stub.beside import Line, Second, write_all
+from installer_stub.beside import Line, Second
+from installer_stub.sink import NEW, PIECE, Sink
 
-LARGEST = (1 << 20) - 1  # bytes of a file that is handed over: in larger ones holes are made
-_HALF = 4 << 20  # of the shared memory: one is filled while the other is worked on
-NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_PARTS = 16  # of the shared memory: while some are worked on, others are filled
 
-_Order = Tuple[bytes, int, int, int, int]  # path, permission bits, mtime in seconds, offset and length of the content
+# Path, permission bits, mtime in seconds, the pieces of the content in the shared memory, whether it ends with them.
+_Order = Tuple[bytes, int, int, List[Tuple[int, int]], bool]
 
 
 class Scribe:
@@ -29,19 +29,35 @@ class Scribe:
 
     def __init__(self, root: int, gid: int) -> None:
         self._orders: List[_Order] = []
-        self._half = 0
-        self._used = 0
+        self._file: Tuple[bytes, int, int] = (b"", 0, 0)  # the one that is being written
+        self._pieces: List[Tuple[int, int]] = []  # of it
+        self._part = 0  # the one that is being filled
+        self._used = 0  # bytes of it
         self._waiting = 0  # answers that have not come
-        self._second = Second(2 * _HALF, partial(_serve, root, gid))
+        self._second = Second(_PARTS * PIECE, partial(_serve, root, gid))
 
-    def make(self, path: bytes, mode: int, mtime: int, content: bytes) -> None:
-        """Have a file made, whose directory is there, of at most `LARGEST` bytes."""
-        if self._used + len(content) > _HALF:
+    def begin(self, path: bytes, mode: int, mtime: int) -> None:
+        """Have a file made, whose directory is there; its content is written behind this."""
+        self._file = (path, mode, mtime)
+
+    def write(self, piece: bytes) -> None:
+        """Take the next bytes of the file, at most `PIECE`."""
+        if self._used + len(piece) > PIECE:
+            if self._pieces:
+                self._order(ends=False)
             self._send()
-        at = self._half * _HALF + self._used
-        self._second.shared[at : at + len(content)] = content
-        self._orders.append((path, mode, mtime, at, len(content)))
-        self._used += len(content)
+        at = self._part * PIECE + self._used
+        self._second.shared[at : at + len(piece)] = piece
+        self._pieces.append((at, len(piece)))
+        self._used += len(piece)
+
+    def end(self) -> None:
+        """Take it that the file is whole."""
+        self._order(ends=True)
+
+    def _order(self, ends: bool) -> None:
+        self._orders.append((*self._file, self._pieces, ends))
+        self._pieces = []
 
     def finish(self) -> None:
         """Wait until all files are made, and end the process."""
@@ -59,8 +75,8 @@ class Scribe:
             return
         self._second.line.send(self._orders)
         self._waiting += 1
-        self._orders, self._used, self._half = [], 0, 1 - self._half
-        if self._waiting == 2:  # the half that is filled next is still worked on
+        self._orders, self._used, self._part = [], 0, (self._part + 1) % _PARTS
+        if self._waiting == _PARTS:  # the part that is filled next is still worked on
             self._answer()
 
     def _answer(self) -> None:
@@ -72,24 +88,25 @@ class Scribe:
 
 def _serve(root: int, gid: int, shared: memoryview, line: Line) -> None:
     """Make files as told."""
+    descriptor, sink = -1, Sink(-1)  # of the file that goes on with the next orders, if any does
     while True:
         orders: List[_Order] = line.receive()
         code, path = 0, b""
         try:
-            for path, mode, mtime, at, length in orders:
-                _make(root, path, mode, mtime, gid, shared[at : at + length])
+            for path, mode, mtime, pieces, ends in orders:
+                if descriptor < 0:
+                    descriptor = os.open(path, NEW, 0o600, dir_fd=root)
+                    sink = Sink(descriptor)
+                for at, length in pieces:
+                    sink.write(shared[at : at + length])
+                if ends:
+                    sink.end()
+                    if gid >= 0:
+                        os.fchown(descriptor, -1, gid)
+                    os.fchmod(descriptor, mode)
+                    os.utime(descriptor, ns=(mtime * 10**9, mtime * 10**9))
+                    os.close(descriptor)
+                    descriptor = -1
         except OSError as error:
             code = error.errno or errno.EIO
         line.send((code, path))
-
-
-def _make(root: int, path: bytes, mode: int, mtime: int, gid: int, content: memoryview) -> None:
-    descriptor = os.open(path, NEW, 0o600, dir_fd=root)
-    try:
-        write_all(descriptor, content)
-        if gid >= 0:
-            os.fchown(descriptor, -1, gid)
-        os.fchmod(descriptor, mode)
-        os.utime(descriptor, ns=(mtime * 10**9, mtime * 10**9))
-    finally:
-        os.close(descriptor)

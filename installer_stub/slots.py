@@ -11,7 +11,19 @@ from installer_stub import bytecode, codesign, elf, macho, match, quoting, sheba
 from installer_stub.classify import Format
 from installer_stub.elf import ReadAt
 from installer_stub.match import Hit
-from installer_stub.model import Field, Fill, Finding, Force, Reference, Spelling
+from installer_stub.model import (
+    HARMLESS,
+    HIDDEN,
+    NOT_REWRITABLE,
+    ODD,
+    UNCERTAIN,
+    Field,
+    Fill,
+    Finding,
+    Force,
+    Reference,
+    Spelling,
+)
 from installer_stub.spelling import spelled
 
 _PIECE = 4 << 20
@@ -43,12 +55,6 @@ _PAGE_HASHES = {
     codesign.HashKind.SHA256: Spelling.SHA256,
     codesign.HashKind.SHA384: Spelling.SHA384,
 }
-
-NOT_REWRITABLE = "not rewritable"
-UNCERTAIN = "uncertain"
-ODD = "odd file"
-HARMLESS = "harmless"
-HIDDEN = "possible hidden reference"
 
 
 def is_common(prefix: bytes) -> bool:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Optional, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from installer_stub import durable, manifest, match, references, rewrite, walk
+from installer_stub import durable, manifest, match, rewrite, walk
 from installer_stub.fit import misfits
-from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable
+from installer_stub.model import HARMLESS, NOT_REWRITABLE, Entry, Finding, Kind, Listing, Manifest, Relocatable
 from installer_stub.rewrite import Digest, Form, Misfit, Unlike
-from installer_stub.slots import HARMLESS, NOT_REWRITABLE
 from installer_stub.state import State
 
 CHANGED = "changed since it was unpacked"
@@ -135,37 +134,35 @@ class _Stage:
     def _restage(self, file: Relocatable, name: bytes) -> bool:
         """Stage a file of the manifest if it is in one of the forms that may be on disk."""
         full = os.path.join(self.root, name)
-        form = self._form_of(file, full)
-        if form is None:
-            return False
         staged = self._new_path()
-        sha256 = hashlib.sha256() if file.path in self._digested else None
-        try:
-            size = _transformed(full, staged, file, form, self.new, sha256.update if sha256 else None)
-        except Unlike:
-            return self._restage(file, name)  # another process, unlocked, has put its own there since
-        if sha256 is not None and name == file.path:
-            self.plan.digests[name] = Digest(sha256.hexdigest(), size)
-        if filecmp.cmp(full, staged, shallow=False):
+        made = None
+        for form in self._forms():
+            made = _transformed(full, staged, file, form, self.new, file.path in self._digested)
+            if made is not None:
+                break
+        if made is None:
+            return False
+        if file.path in self._digested and name == file.path:
+            self.plan.digests[name] = made.digest
+        if made.same:
             os.unlink(staged)
             self.plan.right += 1
         else:
             self.plan.staged[name] = staged
         return True
 
-    def _form_of(self, file: Relocatable, full: bytes) -> Optional[Form]:
-        """Tell in which form a file is: the one whose undoing gives the recorded hash."""
-        # The last is for another process, which may put the same files in place where no lock holds it back.
-        for form in (*(stand.form for stand in reversed(self.current.stands)), self.new):
-            if is_in_form(full, file, form):
-                return form
-        return None
+    def _forms(self) -> Iterator[Form]:
+        """Yield the forms in which a file may be, the likeliest first."""
+        for stand in reversed(self.current.stands):
+            yield stand.form
+        # For another process, which may put the same files in place where no lock holds it back.
+        yield self.new
 
     def _link(self, file: Relocatable, name: bytes, first: bytes) -> bool:
         """Link another name of a file to the inode of its first, if it still is that file."""
         full = os.path.join(self.root, name)
         same = os.path.samefile(full, os.path.join(self.root, first))
-        if not same and self._form_of(file, full) is None:
+        if not same and not any(is_in_form(full, file, form) for form in self._forms()):
             return False
         if not same or first in self.plan.staged:
             self.plan.links[name] = first
@@ -197,6 +194,8 @@ class _Stage:
             self._other_symlink(found)
         if found.kind is not Kind.FILE:
             return
+        from installer_stub import references  # which is a third of all modules, and mostly not needed
+
         full = os.path.join(self.root, found.path)
         try:
             with references.opened(full) as read_at:
@@ -217,13 +216,15 @@ class _Stage:
             return
         as_it_is = Relocatable(found.path, (), reading.size, reading.sha256, stale)
         staged = self._new_path()
-        new_hash = hashlib.sha256()
         try:
-            _transformed(full, staged, as_it_is, Form(None), self.new, new_hash.update)
+            made = _transformed(full, staged, as_it_is, Form(None), self.new, digested=True)
         except Misfit as error:
             self.plan.findings.append(Finding(found.path, -1, NOT_REWRITABLE, str(error)))
             return
-        self.plan.others[found.path] = new_hash.hexdigest()
+        if made is None:
+            self.plan.findings.append(Finding(found.path, -1, CHANGED, "while this ran"))
+            return
+        self.plan.others[found.path] = made.digest.sha256
         self.plan.staged[found.path] = staged
 
     def _other_symlink(self, found: walk.Found) -> None:
@@ -267,24 +268,52 @@ def is_in_form(full: bytes, file: Relocatable, form: Form) -> bool:
     return digest == (file.sha256, file.size)
 
 
+class _Made(NamedTuple):
+    same: bool  # whether the new form is, byte for byte, what was there
+    digest: Digest  # of the new form; its hash is "" where nobody asks for it
+
+
 def _transformed(
-    full: bytes,
-    staged: bytes,
-    file: Relocatable,
-    old: Form,
-    new: Form,
-    update: Optional[Callable[[bytes], object]],
-) -> int:
-    """Write a file in its new form to ``staged``; return its size in bytes."""
-    with open(full, "rb") as source, open(staged, "wb") as out:
+    full: bytes, staged: bytes, file: Relocatable, old: Form, new: Form, digested: bool
+) -> Optional[_Made]:
+    """Write a file in its new form to ``staged``; return None, and leave nothing, if it is not in the old form.
+
+    Raises Misfit where the file is in that form, and has no room for the new one.
+    """
+    hasher = hashlib.sha256() if digested else None
+    was, same, size = b"", True, 0
+    with ExitStack() as stack:
+        try:
+            source = stack.enter_context(open(full, "rb"))
+        except OSError:
+            return None
+        out = stack.enter_context(open(staged, "wb"))
+
+        def read(count: int) -> bytes:
+            nonlocal was
+            was = source.read(count)
+            return was
 
         def emit(piece: bytes) -> None:
+            nonlocal same, size
+            same = same and piece == was  # what was read last is what it stands for
+            size += len(piece)
             out.write(piece)
-            if update is not None:
-                update(piece)
+            if hasher is not None:
+                hasher.update(piece)
 
-        rewrite.transform(source.read, emit, rewrite.regions(file.references), old, new)
-        return out.tell()
+        try:
+            undone = rewrite.transform(read, emit, rewrite.regions(file.references), old, new)
+        except Unlike:
+            undone = None
+        except Misfit:
+            if is_in_form(full, file, old):
+                raise
+            undone = None
+    if undone != (file.sha256, file.size):
+        os.unlink(staged)
+        return None
+    return _Made(same, Digest(hasher.hexdigest() if hasher is not None else "", size))
 
 
 def _vouched(entry: Optional[Entry], found: walk.Found) -> bool:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional
 
 from installer_stub.errors import VerifyFailed
+from installer_stub.match import is_relative
 from installer_stub.model import Kind
 
 BLOCK = 512
@@ -85,7 +87,7 @@ class TarStream:
         """
         if self._left:
             raise ValueError(f"{self._left} bytes of content were not read")
-        if self._take(self._padding).strip(b"\0"):
+        if self._padding and self._take(self._padding).strip(b"\0"):
             self._refuse("there are bytes where padding belongs")
         self._padding = 0
         extended: Dict[bytes, bytes] = {}
@@ -144,7 +146,7 @@ class TarStream:
     def _fields(self, block: bytes) -> Any:
         fields = _FIELDS.unpack(block)
         # The sum is taken with its own field as eight spaces.
-        if self._number(fields[6]) != sum(block) - sum(fields[6]) + 8 * 0x20:
+        if self._number(fields[6]) != sum(block.translate(None, b"\0")) - sum(fields[6]) + 8 * 0x20:
             self._refuse("the sum of a header is wrong")
         if not fields[9].startswith(b"ustar"):
             self._refuse("a header is none of ustar, pax or GNU tar")
@@ -184,11 +186,13 @@ class TarStream:
 
     def _inside(self, member: Member) -> Member:
         root = self._root
+        if not root:
+            return member
         link = member.kind is Kind.HARD_LINK
         if not member.path.startswith(root) or (link and not member.target.startswith(root)):
             self._refuse(f"{member.path!r} lies outside of {root!r}, where the environment is")
         target = member.target[len(root) :] if link else member.target
-        return member._replace(path=member.path[len(root) :], target=target) if root else member
+        return member._replace(path=member.path[len(root) :], target=target)
 
     def _privileges(self, fields: Any, extended: Dict[bytes, bytes]) -> Privileges:
         return Privileges(
@@ -203,8 +207,7 @@ class TarStream:
         """Refuse a name that could lead anywhere but below the directory into which the archive goes."""
         if name.startswith(b"/"):
             self._refuse(f"{path!r}: {name!r} is an absolute path")
-        parts = name.split(b"/")
-        if b".." in parts or b"." in parts or b"" in parts or b"\0" in name:
+        if not is_relative(name):
             self._refuse(f"{path!r}: {name!r} is no plain path below the directory that is unpacked")
 
     def _extended(self, fields: Any) -> Dict[bytes, bytes]:
@@ -243,10 +246,10 @@ class TarStream:
             # GNU's base-256: behind the highest bit, a number in two's complement.
             value = int.from_bytes(field, "big") - (1 << (8 * len(field) - 1))
             return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-        match = _OCTAL.match(field)
-        if match is None:
+        value = _octal(field)
+        if value < 0:
             self._refuse(f"{field!r} is no number")
-        return int(match[1] or b"0", 8)
+        return value
 
     def _decimal(self, value: bytes) -> int:
         if not value.isdigit() or len(value) > 18:
@@ -269,6 +272,13 @@ def damaged(what: str) -> ArchiveDamaged:
         f"the archive cannot be unpacked: {what}.",
         "Compare the file with its source, or pack or copy it again. Nothing was left behind.",
     )
+
+
+@lru_cache(maxsize=1024)
+def _octal(field: bytes) -> int:
+    """Return a number, -1 for what is none. Most modes and times are those of other members."""
+    match = _OCTAL.match(field)
+    return int(match[1] or b"0", 8) if match is not None else -1
 
 
 def _text(field: bytes) -> bytes:

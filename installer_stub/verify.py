@@ -9,10 +9,9 @@ from typing import Dict, Iterator, List, Optional, Tuple
 
 from installer_stub import manifest, match, references, staging, walk
 from installer_stub.fit import misfits
-from installer_stub.model import Entry, Fill, Finding, Kind, Relocatable
+from installer_stub.model import HARMLESS, NOT_REWRITABLE, Entry, Fill, Finding, Kind, Relocatable
 from installer_stub.relocate import Tree, listing_of
 from installer_stub.rewrite import Form, Misfit, slashes
-from installer_stub.slots import HARMLESS, NOT_REWRITABLE
 
 CHANGED = "changed"
 MISSING = "missing"
@@ -153,11 +152,3 @@ def _is_lengthened(prefix: bytes, written: bytes) -> bool:
         return written == slashes(prefix, len(written))
     except Misfit:
         return False
-
-
-def counts(findings: List[Finding]) -> Dict[str, int]:
-    """Count findings by what they are, the most frequent first."""
-    totals: Dict[str, int] = {}
-    for finding in findings:
-        totals[finding.what] = totals.get(finding.what, 0) + 1
-    return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from installer_stub import bytecode
-from installer_stub.model import Kind, Standing
-from installer_stub.slots import NOT_REWRITABLE
+from installer_stub.model import NOT_REWRITABLE, Kind, Standing
 from installer_stub.walk import Found
 from pack.examine import Examined
 

@@ -10,8 +10,7 @@ from typing import Any
 from installer_stub import target
 from installer_stub.errors import NoRoom
 from installer_stub.manifest import described, encode
-from installer_stub.model import Field, Finding, Fit, Force
-from installer_stub.slots import HARMLESS, NOT_REWRITABLE
+from installer_stub.model import HARMLESS, NOT_REWRITABLE, Field, Finding, Fit, Force
 from installer_stub.target import Fitted
 from pack import report
 from pack.scan import Scan

@@ -9,8 +9,7 @@ from typing import Any
 
 from installer_stub import target
 from installer_stub.manifest import described, encode
-from installer_stub.model import Fill, Finding, Force, Kind, Standing
-from installer_stub.slots import HARMLESS
+from installer_stub.model import HARMLESS, Fill, Finding, Force, Kind, Standing
 from pack import brought, deep, entries
 from pack.dereference import NOWHERE
 from pack.scan import ABSENT, EDITABLE, Scan

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from installer_stub.errors import UsageError, VerifyFailed
+from installer_stub.model import counts
 
 from .options import demand
 from .packing import pack
@@ -147,7 +148,7 @@ def _verify(tree: str, as_json: bool) -> None:
     else:
         print_findings(findings)
     if damage:
-        counted = ", ".join(f"{count} {what}" for what, count in verify.counts(damage).items())
+        counted = ", ".join(f"{count} {what}" for what, count in counts(damage).items())
         raise VerifyFailed(
             f"{shown(opened.root)} is not as its manifest says: {counted}.",
             "Unpack the archive again, or run bin/conda-unpack if paths are left over.",

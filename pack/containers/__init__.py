@@ -16,9 +16,9 @@ from installer_stub.classify import Format, classify
 from installer_stub.elf import ReadAt
 from installer_stub.manifest import encode
 from installer_stub.match import Hit
-from installer_stub.model import Finding, Spelling
+from installer_stub.model import NOT_REWRITABLE, UNCERTAIN, Finding, Spelling
 from installer_stub.references import UTF16
-from installer_stub.slots import CONTAINERS, NOT_REWRITABLE, UNCERTAIN, is_common
+from installer_stub.slots import CONTAINERS, is_common
 from pack.containers import nested, values
 from pack.containers.streams import Budget, Exhausted, Stream, Unreadable, decompressed, span
 

@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import stat
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tests.integration.interrupting import (
     tricky,
     undisturbed,
 )
+from tests.integration.machines import mounts, need_root
 from tests.integration.moving import (
     activated,
     as_another_user,
@@ -54,12 +54,6 @@ def room() -> Iterator[Path]:
     """A directory that every user may enter."""
     with short_directory() as directory:
         yield directory
-
-
-def need_root(why: str) -> None:
-    """Skip a test that only root can prepare."""
-    if os.geteuid() != 0:
-        pytest.skip(f"{why} needs root: run the tests as root")
 
 
 # What fails, how, from the which call on; and what the system says of it.
@@ -138,15 +132,6 @@ def test_no_hard_links_on_the_file_system(archive: Path, tmp_path: Path) -> None
     failing(tree, "link", "EPERM", "1+", code=0)
     pack("verify", tree)
     assert prefixes(tree) == [str(tree)]
-
-
-def mounts(script: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a script in a mount namespace of its own."""
-    need_root("mounting")
-    unshare = str(need("unshare"))
-    if subprocess.run([unshare, "-m", "true"], capture_output=True).returncode:
-        pytest.skip("unshare -m is refused here: a container needs the capability SYS_ADMIN")
-    return run([unshare, "-m", "sh", "-ec", script], code=code)
 
 
 def test_a_file_system_that_is_really_full(native: Path, tmp_path: Path) -> None:

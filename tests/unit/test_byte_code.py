@@ -8,9 +8,20 @@ from typing import Any
 import pytest
 
 from installer_stub.bytecode import Header
-from installer_stub.model import Entry, Field, Fill, Finding, Force, Kind, Reference, Spelling, Standing
+from installer_stub.model import (
+    HARMLESS,
+    NOT_REWRITABLE,
+    Entry,
+    Field,
+    Fill,
+    Finding,
+    Force,
+    Kind,
+    Reference,
+    Spelling,
+    Standing,
+)
 from installer_stub.rewrite import Digest
-from installer_stub.slots import HARMLESS, NOT_REWRITABLE
 from installer_stub.walk import Found
 from pack import byte_code
 from pack.environment import find

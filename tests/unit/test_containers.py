@@ -29,8 +29,7 @@ from hypothesis import strategies as st
 
 from installer_stub import match
 from installer_stub.classify import Format, classify
-from installer_stub.model import Finding, Spelling
-from installer_stub.slots import NOT_REWRITABLE, UNCERTAIN
+from installer_stub.model import NOT_REWRITABLE, UNCERTAIN, Finding, Spelling
 from pack.containers import LAYERS, NOT_SEARCHED, is_zip_behind, search, zip_start
 from tests.conftest import need
 

@@ -12,9 +12,20 @@ from typing import Any
 import pytest
 
 from installer_stub import references
-from installer_stub.model import Entry, Field, Fill, Finding, Force, Kind, Reference, Relocatable, Spelling, Standing
+from installer_stub.model import (
+    UNCERTAIN,
+    Entry,
+    Field,
+    Fill,
+    Finding,
+    Force,
+    Kind,
+    Reference,
+    Relocatable,
+    Spelling,
+    Standing,
+)
 from installer_stub.rewrite import Digest, Form
-from installer_stub.slots import UNCERTAIN
 from pack.examine import Context, Examined, Job, examine
 from pack.layouts.conda import Owned
 from pack.splice import pieces, stacked

@@ -22,10 +22,22 @@ from fixtures import macos
 from installer_stub import codesign, macho, references
 from installer_stub.classify import Format
 from installer_stub.fit import fit
-from installer_stub.model import Field, Fill, Fit, Force, Reference, Spelling
+from installer_stub.model import (
+    HARMLESS,
+    HIDDEN,
+    NOT_REWRITABLE,
+    ODD,
+    UNCERTAIN,
+    Field,
+    Fill,
+    Fit,
+    Force,
+    Reference,
+    Spelling,
+)
 from installer_stub.references import Mode, Reading, opened
 from installer_stub.rewrite import Form, regions, transform
-from installer_stub.slots import HARMLESS, HIDDEN, NOT_REWRITABLE, ODD, UNCERTAIN, is_common
+from installer_stub.slots import is_common
 from tests.conftest import need
 
 PREFIX = b"/opt/env"

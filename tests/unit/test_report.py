@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from installer_stub.model import Finding
-from installer_stub.slots import HARMLESS
+from installer_stub.model import HARMLESS, Finding
 from pack import report
 from pack.environment import find
 from pack.floor import Floor

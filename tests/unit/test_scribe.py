@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from installer_stub.scribe import LARGEST, Scribe
+from installer_stub.scribe import Scribe
+from installer_stub.sink import PIECE
 
 
 @pytest.fixture
@@ -30,6 +31,13 @@ def scribe(root: int) -> Iterator[Scribe]:
     made.close()
 
 
+def make(scribe: Scribe, path: bytes, mode: int, mtime: int, content: bytes) -> None:
+    scribe.begin(path, mode, mtime)
+    for at in range(0, len(content), PIECE):
+        scribe.write(content[at : at + PIECE])
+    scribe.end()
+
+
 def is_gone(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -40,12 +48,13 @@ def is_gone(process: int) -> bool:
 
 def test_files_are_made_as_told(scribe: Scribe, tmp_path: Path) -> None:
     """More of them than fit into the memory that is shared, several times over, of all sizes."""
-    sizes = [0, 1, 4095, 70_000, LARGEST - 1, LARGEST] * 9 + [10] * 3000
+    sizes = [0, 1, 4095, 70_000, PIECE - 1, PIECE, PIECE + 1, 11 * PIECE, 4 * PIECE + 5] * 6 + [10] * 3000
     contents = {
         b"%d \xff\n" % number: os.urandom(16) * (size // 16) + bytes(size % 16) for number, size in enumerate(sizes)
     }
+    contents |= {b"zeros %d" % size: bytes(size) for size in sizes}
     for number, (path, content) in enumerate(contents.items()):
-        scribe.make(path, 0o400 | number % 0o400, 1_000_000_000 + number, content)
+        make(scribe, path, 0o400 | number % 0o400, 1_000_000_000 + number, content)
     scribe.finish()
     for number, (path, content) in enumerate(contents.items()):
         full = os.path.join(os.fsencode(tmp_path), b"root", path)
@@ -56,7 +65,7 @@ def test_files_are_made_as_told(scribe: Scribe, tmp_path: Path) -> None:
 
 
 def test_its_errors_are_raised_here(scribe: Scribe) -> None:
-    scribe.make(b"missing/file", 0o644, 0, b"content")
+    make(scribe, b"missing/file", 0o644, 0, b"content")
     with pytest.raises(FileNotFoundError) as raised:
         scribe.finish()
     assert raised.value.filename == b"missing/file"
@@ -64,7 +73,7 @@ def test_its_errors_are_raised_here(scribe: Scribe) -> None:
 
 def test_nothing_is_replaced(scribe: Scribe, tmp_path: Path) -> None:
     (tmp_path / "root/there").write_bytes(b"old")
-    scribe.make(b"there", 0o644, 0, b"new")
+    make(scribe, b"there", 0o644, 0, b"new")
     with pytest.raises(FileExistsError):
         scribe.finish()
     assert (tmp_path / "root/there").read_bytes() == b"old"
@@ -74,7 +83,7 @@ def test_an_error_ends_what_goes_on_and_on(scribe: Scribe) -> None:
     """Long before all files are handed over."""
     with pytest.raises(FileNotFoundError):
         for number in range(1000):
-            scribe.make(b"missing/%d" % number, 0o644, 0, bytes(LARGEST))
+            make(scribe, b"missing/%d" % number, 0o644, 0, bytes(PIECE))
     scribe.close()
 
 
@@ -83,14 +92,14 @@ def test_it_was_killed(scribe: Scribe) -> None:
     os.kill(scribe._second._process, signal.SIGKILL)
     with pytest.raises(OSError, match="was ended") as raised:
         for number in range(20):
-            scribe.make(b"%d" % number, 0o644, 0, bytes(LARGEST))
+            make(scribe, b"%d" % number, 0o644, 0, bytes(PIECE))
     assert raised.value.errno == errno.EPIPE
 
 
 def test_given_up_it_ends(scribe: Scribe) -> None:
     process = scribe._second._process
     assert process is not None
-    scribe.make(b"file", 0o644, 0, b"content")
+    make(scribe, b"file", 0o644, 0, b"content")
     scribe.close()
     scribe.close()
     assert is_gone(process)

@@ -12,6 +12,7 @@ import pytest
 
 from installer_stub import references, staging
 from installer_stub.model import (
+    NOT_REWRITABLE,
     Entry,
     Field,
     Fill,
@@ -26,7 +27,6 @@ from installer_stub.model import (
     Standing,
 )
 from installer_stub.rewrite import Digest, Form, digest_spelled
-from installer_stub.slots import NOT_REWRITABLE
 from installer_stub.staging import CHANGED, MISSING, Plan, is_in_form
 from installer_stub.state import ARCHIVED, Stand, State
 
