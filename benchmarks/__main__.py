@@ -174,13 +174,28 @@ def _relocation(prefix: Path, work: Path) -> Sequence[Contestant]:
         head = (at / "env/bin/f2py").read_bytes()[:4096]
         _require(bytes(prefix) not in head, "bin/f2py still names the old prefix")
 
-    ours = _prepared(prefix, work, "ours.tar", f"{UNKEPT} -p {prefix} -o")
-    theirs = _prepared(prefix, work, "theirs.tar", f"{peers.conda_pack()} -q -p {prefix} -o")
-    extract = "mkdir env && tar -xf {} -C env"
+    packages = quote(str(_package_cache(prefix)))
+    # Without the packages it finds the references itself, and searches more files when it unpacks.
+    uncached = f"trap 'mv {packages}.away {packages}' EXIT; mv {packages} {packages}.away; {peers.conda_pack()}"
+    packers = {
+        "conda-unpack of pack": ("ours.tar", UNKEPT),
+        "conda-unpack of conda-pack": ("theirs.tar", f"{peers.conda_pack()} -q"),
+        "the same, packed without the package cache": ("bare.tar", f"{uncached} -q"),
+    }
+    archives = {
+        name: _prepared(prefix, work, archive, f"{packer} -p {prefix} -o")
+        for name, (archive, packer) in packers.items()
+    }
     return [
-        Contestant("conda-unpack of pack", "env/bin/conda-unpack", runs, before=extract.format(ours)),
-        Contestant("conda-unpack of conda-pack", "env/bin/conda-unpack", runs, before=extract.format(theirs)),
+        Contestant(name, "env/bin/conda-unpack", runs, before=f"mkdir env && tar -xf {archive} -C env")
+        for name, archive in archives.items()
     ]
+
+
+def _package_cache(prefix: Path) -> Path:
+    """Return the directory with the unpacked packages of an environment, as its records have it."""
+    record = json.loads(next((prefix / "conda-meta").glob("*.json")).read_text())
+    return Path(record["link"]["source"]).parent
 
 
 def _unpacking(prefix: Path, work: Path) -> Sequence[Contestant]:

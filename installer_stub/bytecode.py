@@ -153,6 +153,8 @@ def source_path(pyc_path: bytes) -> Optional[bytes]:
 
     None for any other path: a .pyc beside its source's place is a module of its own.
     """
+    if not pyc_path.endswith(b".pyc"):
+        return None
     directory, _, name = pyc_path.rpartition(b"/")
     parent, _, cache = directory.rpartition(b"/")
     match = _CACHED.fullmatch(name) if cache == b"__pycache__" else None

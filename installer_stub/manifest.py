@@ -7,10 +7,11 @@ other byte percent-encoded. Enums are written by name.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from json.encoder import encode_basestring
-from typing import Any, Callable, Dict, List, Match, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterable, List, Match, Sequence, Tuple, TypeVar
 
 from installer_stub.activation import STEM, STEM_BESIDE
 from installer_stub.errors import ManifestError
@@ -41,7 +42,7 @@ _T = TypeVar("_T")
 _MAX_ROOM = 1 << 20  # a run path can be as long; a slot is held in memory
 _PAGE_HASHES = (Spelling.SHA1, Spelling.SHA256, Spelling.SHA384)
 _ESCAPED = re.compile("[%\x00-\x1f\x7f\udc80-\udcff]")
-_PLAIN = re.compile("[ !#-[\\]-~]*\\Z")  # what JSON escapes nothing of
+_PLAIN = re.compile(rb"[ !#$&-[\]-~]*\Z")  # of which neither ``encode`` nor JSON escapes anything
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -76,7 +77,7 @@ def dump(manifest: Manifest) -> bytes:
         "added": [encode(path) for path in manifest.added],
         "stem": manifest.stem,
     }
-    rows = [_json(_row(file, manifest.prefixes)) for file in manifest.files]
+    rows = (_json(_row(file, manifest.prefixes)) for file in manifest.files)
     return _document(head, {"files": rows})
 
 
@@ -102,12 +103,13 @@ def dump_listing(listing: Listing) -> bytes:
     # Written by hand: the encoder of the standard library takes three times as long, and there are 80,000.
     kinds = {kind: f'"{kind.name}"' for kind in Kind}
     standings = {standing: f'"{standing.name}"' for standing in Standing}
-    entries = [
-        f"[{_string(encode(path))},{kinds[kind]},{mode},{size},{mtime},{_string(encode(target))},"
-        f'"{sha256}",{standings[standing]},{_string(package)}]'
+    packages = {entry.package: encode_basestring(entry.package) for entry in listing.entries}
+    entries = (
+        f"[{_quoted(path)},{kinds[kind]},{mode},{size},{mtime},{_quoted(target)},"
+        f'"{sha256}",{standings[standing]},{packages[package]}]'
         for path, kind, mode, size, mtime, target, sha256, standing, package in listing.entries
-    ]
-    findings = [_json([encode(f.path), f.offset, f.what, f.detail]) for f in listing.findings]
+    )
+    findings = (_json([encode(f.path), f.offset, f.what, f.detail]) for f in listing.findings)
     return _document({"format": FORMAT}, {"entries": entries, "findings": findings})
 
 
@@ -284,19 +286,29 @@ def _text(value: Any) -> str:
     return value
 
 
-def _document(head: Dict[str, Any], tables: Dict[str, List[str]]) -> bytes:
-    """Write a document; the rows of its tables are JSON already."""
-    parts = [f"{json.dumps(key)}: {_json(value)}" for key, value in head.items()]
+def _document(head: Dict[str, Any], tables: Dict[str, Iterable[str]]) -> bytes:
+    """Write a document, row by row; the rows of its tables are JSON already."""
+    out = io.BytesIO()
+
+    def write(text: str) -> None:
+        # Half a surrogate pair in a detail becomes its escape in JSON.
+        out.write(text.encode("utf-8", "backslashreplace"))
+
+    write("{\n" + ",\n".join(f"{json.dumps(key)}: {_json(value)}" for key, value in head.items()))
     for key, rows in tables.items():
-        table = "\n" + ",\n".join(rows) if rows else ""
-        parts.append(f"{json.dumps(key)}: [{table}\n]")
-    # Half a surrogate pair in a detail becomes its escape in JSON.
-    return ("{\n" + ",\n".join(parts) + "\n}\n").encode("utf-8", "backslashreplace")
+        write(f",\n{json.dumps(key)}: [")
+        separator = "\n"
+        for row in rows:
+            write(separator + row)
+            separator = ",\n"
+        write("\n]")
+    write("\n}\n")
+    return out.getvalue()
 
 
-def _string(text: str) -> str:
-    """Write JSON: the same as of the encoder below."""
-    return f'"{text}"' if _PLAIN.match(text) else encode_basestring(text)
+def _quoted(path: bytes) -> str:
+    """Write the encoded path as JSON."""
+    return f'"{path.decode()}"' if _PLAIN.match(path) else encode_basestring(encode(path))
 
 
 def _json(value: Any) -> str:

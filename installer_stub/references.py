@@ -16,7 +16,7 @@ from installer_stub.elf import ReadAt
 from installer_stub.model import Finding, Reference, Spelling
 from installer_stub.slots import CONTAINERS, INLINED, Slots
 
-_PIECE = 4 << 20
+_PIECE = 1 << 20
 _HEAD = 4096
 
 

@@ -63,15 +63,15 @@ def without_bits(
         if verdict is None and each.kind in (Kind.FILE, Kind.HARD_LINK):
             bare.append(each)  # it is left out
             continue
-        full = os.path.join(prefix, each.path)
-        attributes = attributes_of(full) if verdict is None else verdict.attributes
-        notes += _dropped(each.path, attributes)
+        attributes = attributes_of(_full(prefix, each)) if verdict is None else verdict.attributes
+        if attributes:
+            notes += _dropped(each.path, attributes)
         if not each.mode & _SPECIAL_BITS and _CAPABILITY not in attributes:
             bare.append(each)
             continue
         why = "" if verdict is None else _unfit(verdict)
         if keep and not why:
-            kept[each.path] = _privileges(full, _CAPABILITY in attributes)
+            kept[each.path] = _privileges(_full(prefix, each), _CAPABILITY in attributes)
             bare.append(each)
             continue
         detail = f": {why}" if keep else ""
@@ -88,7 +88,11 @@ def is_privileged(prefix: bytes, found: Found) -> bool:
     """Whether a program runs with more rights than its user's: the loader then takes no ``$ORIGIN``."""
     if found.mode & _SPECIAL_BITS:
         return True
-    return bool(found.mode & 0o111) and _CAPABILITY in attributes_of(os.path.join(prefix, found.path))
+    return bool(found.mode & 0o111) and _CAPABILITY in attributes_of(_full(prefix, found))
+
+
+def _full(prefix: bytes, found: Found) -> bytes:
+    return prefix + b"/" + found.path
 
 
 def _unfit(verdict: Examined) -> str:
@@ -100,8 +104,6 @@ def _unfit(verdict: Examined) -> str:
 
 def _dropped(path: bytes, attributes: Sequence[str]) -> Iterator[Finding]:
     """Note the attributes that no archive holds: one for an ACL, one for each other."""
-    if not attributes:
-        return
     acls = [name for name in attributes if name in _ACLS]
     if acls:
         yield Finding(path, -1, ACL)

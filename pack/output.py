@@ -32,7 +32,7 @@ _NAME_MAX = 255  # bytes; of every file system in use
 _NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
-def write_all(file: int, data: bytes) -> None:
+def write_all(file: int, data: bytes | bytearray) -> None:
     """Write all of ``data`` to a file descriptor; a write to a pipe or a nearly full disk may take a part."""
     view = memoryview(data)
     while view:
@@ -64,7 +64,7 @@ class Stream:
         """Hand what is buffered to the system."""
         data, self._buffer = self._buffer, bytearray()
         with writing(self._name):
-            write_all(self._file, bytes(data))
+            write_all(self._file, data)
 
 
 class _Partial(ABC):

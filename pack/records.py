@@ -149,10 +149,7 @@ def with_conda_meta(
         verdict = examined.get(path)
         if verdict is None or _holds(verdict, examined):
             continue
-        document, sha256 = conda.document(Path(os.fsdecode(os.path.join(context.prefix, path))))
-        if sha256 != verdict.disk.sha256:
-            raise changed_while_packing(os.path.join(context.prefix, path), "its content is another")
-        canonical = conda.canonical(document, recorded.site, left_out, archived)
+        canonical = _canonical(path, verdict, recorded.site, left_out, archived, context)
         slots = tuple(
             _slot(offset, archived[of].sha256.encode(), Spelling.HEX, links.get(of, of))
             for offset, of in canonical.digests
@@ -164,6 +161,21 @@ def with_conda_meta(
         content = conda.canonical_history(content_of(history, context))
         new[conda.HISTORY] = _written(history, content, (), context)
     return new
+
+
+def _canonical(
+    path: bytes,
+    verdict: Examined,
+    site: str,
+    left_out: Collection[bytes],
+    archived: Mapping[bytes, Digest],
+    context: Context,
+) -> conda.Canonical:
+    """Read a record again, and write it anew: its rows are in memory no longer than that."""
+    document, sha256 = conda.document(Path(os.fsdecode(os.path.join(context.prefix, path))))
+    if sha256 != verdict.disk.sha256:
+        raise changed_while_packing(os.path.join(context.prefix, path), "its content is another")
+    return conda.canonical(document, site, left_out, archived)
 
 
 def _differs(verdict: Examined) -> bool:

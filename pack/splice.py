@@ -91,4 +91,6 @@ def pieces(read_at: ReadAt) -> Iterator[bytes]:
     at = 0
     while piece := read_at(at, _PIECE):
         yield piece
+        if len(piece) < _PIECE:
+            return
         at += len(piece)

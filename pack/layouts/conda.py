@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,26 +77,43 @@ NONE = Records({}, {}, "")
 
 def read(prefix: Path) -> Records:
     """Read the records of a prefix. Raises EnvironmentUnfit where one is damaged, naming it."""
+    paths = sorted((prefix / "conda-meta").glob("*.json"))
+    # Where noarch packages go is in one record, and needed for the others: as rows in memory they are large.
+    likely = {_inside(each): document(each)[0] for each in paths if each.name.startswith("python-")}
+    return _read(prefix, paths, _site_packages(likely))
+
+
+def _read(prefix: Path, paths: Sequence[Path], site: str) -> Records:
     documents: dict[bytes, Mapping[str, Any]] = {}
     digests: dict[str, str] = {}
-    for each in sorted((prefix / "conda-meta").glob("*.json")):
-        read, digest = document(each)
-        documents[META + b"/" + os.fsencode(each.name)] = read
-        package = _package(read)
-        digests[package] = digests.get(package, "") + digest
-    site = _site_packages(documents)
     owners: dict[bytes, Owned] = {}
     rivals: dict[bytes, tuple[Owned, ...]] = {}
-    for path, read in documents.items():
-        try:
-            for claimed, owned in _owned(read, site):
-                if claimed in owners:
-                    rivals[claimed] = (*rivals.get(claimed, ()), owners[claimed])
-                owners[claimed] = owned
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise _damaged(prefix / os.fsdecode(path), f"{type(error).__name__}: {error}") from error
-        documents[path] = {key: value for key, value in read.items() if key not in _LISTS}
-    return Records(owners, documents, site, rivals, digests)
+    for each in paths:
+        kept, digest, owned = _record(each, site)
+        package = _package(kept)
+        documents[_inside(each)] = kept
+        digests[package] = digests.get(package, "") + digest
+        for path, owner in owned:
+            if path in owners:
+                rivals[path] = (*rivals.get(path, ()), owners[path])
+            owners[path] = owner
+    right = _site_packages(documents)
+    # The record of Python may lie under another name.
+    return Records(owners, documents, site, rivals, digests) if right == site else _read(prefix, paths, right)
+
+
+def _record(path: Path, site: str) -> tuple[Mapping[str, Any], str, list[tuple[bytes, Owned]]]:
+    """Read a record; return all but its lists, its hash, and what it owns."""
+    read, digest = document(path)
+    try:
+        owned = list(_owned(read, site))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    return {key: value for key, value in read.items() if key not in _LISTS}, digest, owned
+
+
+def _inside(record: Path) -> bytes:
+    return META + b"/" + os.fsencode(record.name)
 
 
 def is_litter(path: bytes) -> bool:
@@ -108,12 +125,16 @@ def document(path: Path) -> tuple[Mapping[str, Any], str]:
     """Read a record; return it, and its SHA-256. Raises EnvironmentUnfit where it is damaged."""
     try:
         content = path.read_bytes()
-        read = json.loads(content)
+        digest = hashlib.sha256(content).hexdigest()
+        surrogate = _SURROGATE.search(content)
+        text = content.decode(json.detect_encoding(content), "surrogatepass")
+        del content  # some are so large that this counts
+        read = json.loads(text)
         if not isinstance(read, dict) or not isinstance(read["name"], str):
             raise ValueError("it is no package record")
-        if _SURROGATE.search(content):
+        if surrogate:
             json.dumps(read, ensure_ascii=False).encode()  # half a pair cannot be written again
-        return read, hashlib.sha256(content).hexdigest()
+        return read, digest
     except (ValueError, KeyError, RecursionError, OSError) as error:
         raise _damaged(path, str(error)) from error
 
@@ -254,7 +275,7 @@ def canonical(
             if path not in left_out:
                 rows.append(_row(row, path, archived, marked))
         new["paths_data"] = {**document["paths_data"], "paths": rows}
-    text = json.dumps(new, sort_keys=True, ensure_ascii=False).encode() + b"\n"  # indented takes ten times as long
+    text = (json.dumps(new, sort_keys=True, ensure_ascii=False) + "\n").encode()  # indented takes ten times as long
     return _filled(text, marked, archived)
 
 
@@ -276,6 +297,8 @@ def _row(row: Mapping[str, Any], path: bytes, archived: Mapping[bytes, Digest], 
 
 def _filled(text: bytes, marked: list[bytes], archived: Mapping[bytes, Digest]) -> Canonical:
     """Put digests in the place of the marks."""
+    if not marked:
+        return Canonical(text, ())
     positions = []
     for number in range(len(marked)):
         mark = (_MARK % number).encode()
