@@ -11,7 +11,7 @@ import re
 import struct
 from dataclasses import dataclass
 from enum import Enum
-from typing import Dict, Iterator, List, Optional, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from installer_stub.errors import PackError
 
@@ -164,24 +164,31 @@ def source_path(pyc_path: bytes) -> Optional[bytes]:
     return parent + b"/" + source if parent or pyc_path.startswith(b"/") else source
 
 
-def strings(data: bytes) -> Iterator[Constant]:
+def strings(data: bytes, holding: Optional[Sequence[int]] = None) -> Iterator[Constant]:
     """Yield every str and bytes object that a .pyc file stores, by offset.
+
+    With ``holding``, offsets in order, only those in which one of them lies, and perhaps a few more: of all that is
+    in a file they are few, and to make the others takes as long as to find them.
 
     Raises UnknownBytecode for a version that is not known, and OddBytecode for a damaged file, both before
     the first string. Time and memory are bounded by the file's size. Bytes behind the code object are
     ignored, as the importer ignores them.
     """
     start = header(data).size
-    found, filenames = _walk(data, start, _LAYOUTS[int.from_bytes(data[:2], "little")])
+    layout = _LAYOUTS[int.from_bytes(data[:2], "little")]
+    found, filenames = _walk(data, start, layout, [-1] if holding is None else [*holding, len(data)])
     return (
         Constant(offset, length, Role.FILENAME if offset in filenames else Role.OTHER, is_ascii)
         for offset, length, is_ascii in found
     )
 
 
-def _walk(data: bytes, pos: int, layout: _Layout) -> Tuple[List[Tuple[int, int, bool]], Set[int]]:
-    """Return (offset, length, ascii) of every string, and the offsets of those that are file names only.
+def _walk(
+    data: bytes, pos: int, layout: _Layout, wanted: Sequence[int]
+) -> Tuple[List[Tuple[int, int, bool]], Set[int]]:
+    """Return (offset, length, ascii) of strings, and the offsets of those that are file names only.
 
+    A string counts if it ends behind the first offset that is ``wanted`` and was not passed yet; the last stays.
     One value is read at a time. ``left`` counts the values that the innermost container still lacks,
     ``stack`` holds the containers around it. A code object counts as four of them, one for each run of
     values between its fixed fields. Of a reference only its number matters, so no value is kept.
@@ -191,6 +198,8 @@ def _walk(data: bytes, pos: int, layout: _Layout) -> Tuple[List[Tuple[int, int, 
     references = 0
     stack: List[Tuple[int, int]] = []
     left, run = 1, _PLAIN
+    offsets = iter(wanted)
+    awaited = next(offsets)
     numbers, before, after, last = (
         4 * layout.numbers,
         layout.before,
@@ -266,7 +275,9 @@ def _walk(data: bytes, pos: int, layout: _Layout) -> Tuple[List[Tuple[int, int, 
                 if len(stack) > _MAX_STACK:
                     raise OddBytecode(pos, "values are nested too deep")
                 continue
-            found.append((pos, length, kind in _ASCII))
+            if pos + length > awaited:
+                found.append((pos, length, kind in _ASCII))
+                awaited = next((offset for offset in offsets if offset >= pos + length), wanted[-1])
             if run == _FILENAME:
                 filenames[references if code & 0x80 else ~pos] = pos
             references += code >> 7

@@ -201,7 +201,8 @@ class Slots:
         constants: List[bytecode.Constant] = []
         if self.size <= _BYTECODE:
             try:
-                constants = list(bytecode.strings(self.read_at(0, self.size)))
+                holding = sorted(hit.offset for hit in hits)
+                constants = list(bytecode.strings(self.read_at(0, self.size), holding))
             except (bytecode.OddBytecode, bytecode.UnknownBytecode) as error:
                 self.findings.append(Finding(self.path, -1, ODD, str(error)))
         names: List[Hit] = []
