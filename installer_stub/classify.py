@@ -49,6 +49,9 @@ _MAGIC = (
     (b"!<thin>\n", Format.STATIC_ARCHIVE),
 )
 
+# What no file of a known format begins with: of most files, which are text, one look tells it.
+_FIRST = frozenset({magic[0] for magic, _ in _MAGIC} | set(b"\xcaMB\x80\xff\xfe") | set(range(0x50, 0x60)))
+
 _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")  # a first block, or the end of an empty stream
 _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # RFC 8878, 3.1.2: what pzstd and others begin with
 
@@ -63,6 +66,10 @@ def classify(head: bytes, path: bytes = b"") -> Format:
     Byte code is believed only under the suffixes .pyc and .pyo: its mark is two bytes. OTHER does not say
     whether the file is text: that takes every byte. A shebang before a zip hides the zip.
     """
+    if head[2:4] == b"\r\n" and path.endswith((b".pyc", b".pyo")) and _begins_code(head):
+        return Format.BYTECODE
+    if not head or (head[0] not in _FIRST and head[257:262] != b"ustar"):
+        return Format.OTHER
     for magic, known in _MAGIC:
         if head.startswith(magic):
             return known
@@ -70,8 +77,6 @@ def classify(head: bytes, path: bytes = b"") -> Format:
         return Format.MACHO if _is_fat(head) else Format.OTHER
     if head.startswith(b"MZ"):
         return Format.PE if _is_pe(head) else Format.OTHER
-    if head[2:4] == b"\r\n" and path.endswith((b".pyc", b".pyo")) and _begins_code(head):
-        return Format.BYTECODE
     if _BZIP2.match(head):
         return Format.BZIP2
     if _ZSTD_SKIPPABLE.match(head):

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Callable, Dict, Iterable, Iterator, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from installer_stub import match
 from installer_stub.classify import Format, classify
 from installer_stub.elf import ReadAt
+from installer_stub.match import Hit
 from installer_stub.model import Finding, Reference, Spelling
 from installer_stub.slots import CONTAINERS, INLINED, Slots
 
@@ -70,8 +71,15 @@ def read(
     seen = _Seen({p[:INLINED] for p in prefixes if len(p) > INLINED} if format is Format.ELF else set())
     utf16 = UTF16.get(format, Spelling.PLAIN)
     table = {p: (p, Spelling.PLAIN) for p in prefixes} if literal else _needles(tuple(prefixes), utf16)
-    hits = list(match.search(_pieces(read_at, size, first, hasher.update, seen), table))
+    if len(first) < _asked(size, 0) and not any(needle in first for needle in table):
+        hits: List[Hit] = []  # most files are of one piece, and name nothing
+        hasher.update(first)
+        seen.take(first)
+    else:
+        hits = list(match.search(_pieces(read_at, size, first, hasher.update, seen), table))
     text = mode is Mode.PLACEHOLDER_TEXT if literal else not seen.nul or utf16 is not Spelling.PLAIN
+    if not hits and not seen.heads:
+        return Reading(hasher.hexdigest(), seen.size, format, text, head, (), ())
     find = Slots(read_at, seen.size, path, head, literal, root)
     if hits:
         if text:

@@ -43,7 +43,7 @@ What is not compressed takes the usual levels, so that a command need not change
 
 _KIB, _MIB = 1 << 10, 1 << 20
 _JOB = 2  # windows: half of what zstd takes, which is half of the memory for 0.4 % more bytes
-_WAITING = 2  # blocks that wait for a thread which falls idle
+_WAITING = 4 * _MIB  # of blocks in flight, beside one for each thread: the first of them may take long
 _XZ_BUDGET = 2048 * _MIB
 _CHECKED = struct.Struct("<IQ")  # a CRC and a length
 _TWO_INTEGERS = re.compile(rb"(?s:[\x80-\xff]*[\x00-\x7f]){2}")
@@ -252,7 +252,7 @@ class _Blocks(Compressor):
         self._pending = bytearray()
         self._before = b""
         self._keep: Keep | None = None
-        self._ahead = threads + _WAITING  # steps in flight
+        self._ahead = threads + max(2, _WAITING // codec.size)  # steps in flight
         self._flight: deque[Callable[[], None]] = deque()
         self._pool = ThreadPoolExecutor(threads, "compress") if threads > 1 else None
         out.write(codec.header())

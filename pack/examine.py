@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -46,6 +47,12 @@ class Context:
     names: tuple[bytes, ...]  # longest first
     forms: tuple[Form, ...] = ()
     grow: bool = False  # whether a file is rebuilt where its run path has no room to be made relative
+
+    @cached_property
+    def all_names(self) -> tuple[bytes, ...]:
+        """The names of the prefix, and those at which it stood before, longest first."""
+        earlier = [form.prefix for form in self.forms if form.prefix is not None]
+        return tuple(sorted({*self.names, *earlier}, key=lambda name: (-len(name), name)))
 
 
 class Job(NamedTuple):
@@ -125,8 +132,7 @@ class _File:
         self.job = job
         self.context = context
         self.read_at = read_at
-        earlier = [form.prefix for form in context.forms if form.prefix is not None]
-        self.names = tuple(sorted({*context.names, *earlier}, key=lambda name: (-len(name), name)))
+        self.names = context.all_names
 
     def verdict(self) -> Examined:
         """Decide what the file is, and read what it needs where it runs: no relocation changes that."""
@@ -194,7 +200,8 @@ class _File:
     def _shipped(self, reading: Reading, owned: Owned) -> _Archived | None:
         """Rebuild the file as its package shipped it. The proof is exact: it hashes as recorded."""
         if reading.sha256 == owned.sha256 and not owned.placeholder:
-            return _Archived((), replace(reading, references=(), findings=()))
+            plain = not reading.references and not reading.findings
+            return _Archived((), reading if plain else replace(reading, references=(), findings=()))
         if not owned.placeholder:
             return None
         mode = Mode.PLACEHOLDER_TEXT if owned.text else Mode.PLACEHOLDER_BINARY
