@@ -110,6 +110,7 @@ class _Extraction:
         self._rewritten = {file.path: file for file in rewritten}
         self._files = self._rewritten if prefix is not None else {}
         self._digested = {r.of for file in rewritten for r in file.references if r.of}
+        self._holders = {file.path for file in rewritten if any(r.field is Field.DIGEST for r in file.references)}
         self._guard = Guard(archive)
         self._directories: List[Member] = []
         self._late: Dict[bytes, Tuple[Member, bytes]] = {}  # -> with its archived bytes, beside the tree
@@ -140,7 +141,7 @@ class _Extraction:
                 os.chown(member.path, -1, self._gid, dir_fd=self._root, follow_symlinks=False)
         elif member.kind is Kind.HARD_LINK:
             self._links.append(member)
-        elif any(r.field is Field.DIGEST for r in self._references(member.path)):
+        elif member.path in self._holders and member.path in self._files:
             staged = os.path.join(os.path.dirname(self._tree), b"late-%d" % len(self._late))
             with open(staged, "wb") as out:
                 digest = self._copied(read, member.size, out.write)

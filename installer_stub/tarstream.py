@@ -11,7 +11,7 @@ import re
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Union
 
 from installer_stub.errors import VerifyFailed
 from installer_stub.match import is_relative
@@ -87,12 +87,14 @@ class TarStream:
         """
         if self._left:
             raise ValueError(f"{self._left} bytes of content were not read")
-        if self._padding and self._take(self._padding).strip(b"\0"):
-            self._refuse("there are bytes where padding belongs")
-        self._padding = 0
+        padding, self._padding = self._padding, 0
+        block = self._take(padding + BLOCK)
+        if padding:
+            if block[:padding].strip(b"\0"):
+                self._refuse("there are bytes where padding belongs")
+            block = block[padding:]
         extended: Dict[bytes, bytes] = {}
         while True:
-            block = self._take(BLOCK)
             if block == _ZEROS:
                 if extended:
                     self._refuse("a header announces a member, and none follows")
@@ -108,6 +110,7 @@ class TarStream:
             if set(more) & set(extended):
                 self._refuse("two headers tell the same about one member")
             extended.update(more)
+            block = self._take(BLOCK)
 
     def read(self, count: int) -> bytes:
         """Return the next ``count`` bytes of the member's content, fewer only at its end."""
@@ -120,13 +123,13 @@ class TarStream:
         if end <= len(self._buffer):
             data = self._buffer[self._at : end]
         else:
-            pieces = [self._buffer[self._at :]]
+            pieces: List[Union[bytes, memoryview]] = [memoryview(self._buffer)[self._at :]]
             missing = count - len(pieces[0])
             while missing > 0:
                 piece = self._source(_PIECE)
                 if not piece:
                     self._refuse("it ends there: it is cut")
-                pieces.append(piece[:missing])
+                pieces.append(memoryview(piece)[:missing])
                 end = min(missing, len(piece))
                 self._buffer = piece
                 missing -= len(piece)
