@@ -22,6 +22,7 @@ from pack.stub import carry
 from pack.stub.store import Stub
 
 RELOCATOR = manifest.DIRECTORY + b"/relocator"
+_PIECE = 1 << 20
 _MAIN = "from installer_stub.__main__ import main\n\nmain({version!r})\n"
 
 
@@ -105,7 +106,7 @@ def _member(prefix: bytes, item: Item) -> Member:
 def _chunks(prefix: bytes, item: Item) -> Callable[[], Iterator[bytes]]:
     content = item.content
     if content is not None:
-        return lambda: iter((content,))
+        return lambda: _cut(content)
     return lambda: _from_disk(prefix, item)
 
 
@@ -136,4 +137,10 @@ def _directory(path: bytes) -> Member:
 
 
 def _file(path: bytes, content: bytes, mode: int = 0o644) -> Member:
-    return Member(path, Kind.FILE, mode, FIXED_MTIME, len(content), b"", lambda: iter((content,)))
+    return Member(path, Kind.FILE, mode, FIXED_MTIME, len(content), b"", lambda: _cut(content))
+
+
+def _cut(content: bytes) -> Iterator[bytes]:
+    """Yield content in pieces: the full list of files is so long that no writer should copy it as a whole."""
+    for at in range(0, len(content), _PIECE):
+        yield content[at : at + _PIECE]

@@ -74,7 +74,7 @@ class Recall:
         row = self._groups.get(_group(job), {}).get(job.path)
         if row is None or row[0] != _state(job, found, digests):
             return None
-        return Examined(job, *row[1])
+        return Examined.again(job, row[1])
 
     def keep(
         self, files: Sequence[Found], verdicts: Sequence[Examined], known: Sequence[bool], digests: Mapping[str, str]

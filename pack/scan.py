@@ -172,16 +172,14 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     found = vendor.joined(found, vendored)
     there = {each.path for each in found}
     missing = _missing(recorded, there)
-    owners = recorded.owners
     slimmed = slimming(options.slim, there)
-    selected = select(
-        prefix, found, options.rules, slimmed, lambda path: owners[path].package if path in owners else ""
-    )
+    selected = select(prefix, found, options.rules, slimmed, recorded.package_of)
     found = list(selected.found)
     elsewhere = run_paths.directories(found, prefix, environment.names)
     sources = vendored.sources
     files = [each for each in found if each.kind is Kind.FILE]
     jobs = [_job(prefix, each, recorded, earlier, elsewhere, sources) for each in files]
+    recorded = replace(recorded, owners={})  # a job has its own
     context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths)
     # What a common prefix names counts if it is there: then a verdict depends on other files.
     cache = None if any(map(is_common, environment.names)) else options.cache

@@ -35,7 +35,7 @@ def examined(jobs: Sequence[Job], context: Context, workers: int, progress: Prog
             with _starting():
                 results = pool.map(_examine_batch, batches)
             for batch, verdicts in zip(batches, results, strict=True):
-                done = [Examined(job, *verdict) for job, verdict in zip(batch, verdicts, strict=True)]
+                done = [Examined.again(job, verdict) for job, verdict in zip(batch, verdicts, strict=True)]
                 yield from done
                 progress(sum(each.job.size for each in done))
         except BaseException:

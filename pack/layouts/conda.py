@@ -71,6 +71,10 @@ class Records:
     rivals: Mapping[bytes, tuple[Owned, ...]] = field(default_factory=dict)  # other packages that claim a path, too
     digests: Mapping[str, str] = field(default_factory=dict)  # of all that is recorded of a package, by its name
 
+    def package_of(self, path: bytes) -> str:
+        """Return the package that owns a path, or an empty string."""
+        return self.owners[path].package if path in self.owners else ""
+
 
 NONE = Records({}, {}, "")
 

@@ -122,6 +122,21 @@ def test_filename(tmp_path: Path) -> None:
     assert {b"/opt/env/share", b"/opt/env/b"} <= contents(data, Role.OTHER)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_only_the_strings_that_hold_an_offset(seed: int, tmp_path: Path) -> None:
+    """Those that hold one of the offsets are the same as of all strings; of the others few come with them."""
+    chance = random.Random(seed)
+    source = "\n".join(f"def f{n}(a='{'x' * n}', *, b=b'{n}'): return f{n}, '{n} /opt/env/{n}'" for n in range(30))
+    data = compiled(tmp_path, source)
+    every = list(strings(data))
+    offsets = sorted(chance.sample(range(len(data)), chance.randrange(1, 6)))
+    found = list(strings(data, offsets))
+    wanted = [c for c in every if any(c.offset <= at < c.offset + c.length for at in offsets)]
+    assert [c for c in found if c in wanted] == wanted
+    assert set(found) <= set(every)
+    assert len(found) <= 2 * len(offsets)
+
+
 def short(text: bytes, flag: int = 0) -> bytes:
     return bytes([ord("z") | flag, len(text)]) + text
 
