@@ -68,10 +68,14 @@ class Recall:
         loaded = cache.load(self._name) if cache is not None and trusted else None
         self._written: dict[bytes, bytes] = _loads(loaded) if loaded is not None else {}
         self._groups: dict[bytes, _Group] = {name: _loads(each) for name, each in self._written.items()}
+        self._sizes = {name: len(group) for name, group in self._groups.items()}
 
     def __call__(self, job: Job, found: Found, digests: Mapping[str, str]) -> Examined | None:
-        """Return the verdict on a file, if it is known; ``digests`` are those of the records of packages."""
-        row = self._groups.get(_group(job), {}).get(job.path)
+        """Return the verdict on a file, if it is known; ``digests`` are those of the records of packages.
+
+        It is told once: what is told is held no longer.
+        """
+        row = self._groups.get(_group(job), {}).pop(job.path, None)
         if row is None or row[0] != _state(job, found, digests):
             return None
         return Examined.again(job, row[1])
@@ -82,22 +86,23 @@ class Recall:
         """Keep the verdicts on files for the next time; ``known`` are those that were there already."""
         if self._cache is None:
             return
-        groups: dict[bytes, _Group] = {}
-        for found, verdict, was_known in zip(files, verdicts, known, strict=True):
-            job = verdict.job
-            name = _group(job)
-            group = groups.get(name)
-            if group is None:
-                group = groups[name] = {}
-            if was_known:
-                group[job.path] = self._groups[name][job.path]
-            elif not verdict.error and found.ctime_ns < self._started_ns - _UNSETTLED:
-                group[job.path] = (_state(job, found, digests), tuple(verdict[1:]))
-        if groups != self._groups:
-            written = {
-                name: self._written[name] if group == self._groups.get(name) else pickle.dumps(group, 5)
-                for name, group in groups.items()
-            }
+        self._groups.clear()
+        members: dict[bytes, list[int]] = {}
+        for number, verdict in enumerate(verdicts):
+            members.setdefault(_group(verdict.job), []).append(number)
+        written: dict[bytes, bytes] = {}
+        for name, numbers in members.items():
+            if all(known[number] for number in numbers) and len(numbers) == self._sizes.get(name):
+                written[name] = self._written[name]
+                continue
+            group: _Group = {}
+            for number in numbers:
+                found, verdict = files[number], verdicts[number]
+                settled = found.ctime_ns < self._started_ns - _UNSETTLED
+                if known[number] or (settled and not verdict.error):
+                    group[verdict.job.path] = (_state(verdict.job, found, digests), tuple(verdict[1:]))
+            written[name] = pickle.dumps(group, 5)
+        if written != self._written:
             self._cache.save(self._name, pickle.dumps(written, 5))
 
 
