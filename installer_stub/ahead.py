@@ -166,6 +166,6 @@ def _filled(source: Source, room: memoryview) -> int:
 
 def _lost() -> PackError:
     return PackError(
-        "the process that reads the archive was ended by somebody else.",
+        "the process that reads the archive ended before its time.",
         "It may have been short of memory. Nothing was left behind; try again.",
     )

@@ -55,8 +55,10 @@ class Payload:
 
     def close(self) -> None:
         """Close the file, and end what reads it."""
-        self._source.close()
-        os.close(self._file)
+        try:
+            self._source.close()
+        finally:
+            os.close(self._file)
 
 
 @contextmanager
