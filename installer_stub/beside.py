@@ -14,6 +14,8 @@ import struct
 from contextlib import suppress
 from typing import Any, Callable, Optional
 
+from installer_stub.writing import write_all
+
 _LENGTH = struct.Struct("<I")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -108,11 +110,5 @@ def _serve(work: Work, shared: mmap.mmap, line: Line, others: Line) -> None:
         os._exit(0)  # nothing of the first process's is cleaned up here
 
 
-def write_all(descriptor: int, data: Any) -> None:
-    """Write all of ``data``, bytes or a view of them."""
-    while len(data):
-        data = data[os.write(descriptor, data) :]
-
-
 def _ended() -> OSError:
-    return OSError(errno.EPIPE, "a second process of this program was ended")
+    return OSError(errno.ECHILD, "a second process of this program was ended")

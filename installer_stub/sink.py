@@ -6,8 +6,8 @@ import hashlib
 import os
 from typing import Union
 
-from installer_stub.beside import write_all
 from installer_stub.rewrite import Digest
+from installer_stub.writing import write_all
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 PIECE = 1 << 20  # bytes in which a file is written: where all of them are zeros there will be a hole

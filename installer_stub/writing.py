@@ -1,4 +1,4 @@
-"""What the system says of a write that failed, in words."""
+"""Writing to a descriptor, and what the system says of a write that failed, in words."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ _WORDS = {
         "Names may differ only in case: choose an output on a file system that tells them apart.",
     ),
 }
+
+
+def write_all(descriptor: int, data: Union[bytes, bytearray, memoryview]) -> None:
+    """Write all of ``data``; a write to a pipe or a nearly full disk may take a part."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def output_error(error: OSError, path: Where) -> OutputError:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from installer_stub.errors import OutputError, UsageError
-from installer_stub.writing import output_error, writing
+from installer_stub.writing import output_error, write_all, writing
 
 __all__ = ["DirectoryOutput", "Output", "Stream", "output_error", "standard_output", "write_all", "writing"]
 
@@ -30,13 +30,6 @@ _NAME_MAX = 255  # bytes; of every file system in use
 
 # Some network and FUSE file systems have no fsync; there is nothing better to do there.
 _NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
-
-
-def write_all(file: int, data: bytes | bytearray) -> None:
-    """Write all of ``data`` to a file descriptor; a write to a pipe or a nearly full disk may take a part."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
 
 
 class Stream:

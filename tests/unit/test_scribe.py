@@ -93,7 +93,7 @@ def test_it_was_killed(scribe: Scribe) -> None:
     with pytest.raises(OSError, match="was ended") as raised:
         for number in range(20):
             make(scribe, b"%d" % number, 0o644, 0, bytes(PIECE))
-    assert raised.value.errno == errno.EPIPE
+    assert raised.value.errno == errno.ECHILD
 
 
 def test_given_up_it_ends(scribe: Scribe) -> None:
