@@ -179,6 +179,7 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     sources = vendored.sources
     files = [each for each in found if each.kind is Kind.FILE]
     jobs = [_job(prefix, each, recorded, earlier, elsewhere, sources) for each in files]
+    locked = lock.of(prefix, recorded, found)
     recorded = replace(recorded, owners={})  # a job has its own
     context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths)
     # What a common prefix names counts if it is there: then a verdict depends on other files.
@@ -205,7 +206,6 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     examined = records.with_conda_meta(examined, recorded, gone, other_names, context)
     found, privileges, lost = entries.without_bits(prefix, found, examined, options.keep_setuid)
     scanned = _assembled(environment, found, examined, notes + lost, privileges)
-    locked = lock.of(prefix, recorded, found)
     return replace(scanned, standings=standings, saved=selected.saved, lock=locked)
 
 
