@@ -34,6 +34,20 @@ class Source:
         """End what works for it."""
 
 
+class Expanding(Source):
+    """What ``begin`` expands: it is called when the first bytes are asked for, and may raise then what a stream may."""
+
+    def __init__(self, begin: Callable[[], Callable[[int], bytes]]) -> None:
+        self._begin = begin
+        self._expanded: Optional[Callable[[int], bytes]] = None
+
+    def read(self, count: int, /) -> bytes:
+        """Return 1 to ``count`` bytes, none at the end."""
+        if self._expanded is None:
+            self._expanded = self._begin()
+        return self._expanded(count)
+
+
 class Ahead(Source):
     """A source that the other process makes and reads. What it raises there is raised here, by the call that meets it.
 
@@ -42,10 +56,9 @@ class Ahead(Source):
 
     def __init__(self, make: Callable[[], Source]) -> None:
         self._second = Second(_SLOTS * _SLOT, partial(_serve, make))
-        self._slot = _SLOTS - 1
+        self._slot = -1  # none yet
         self._at = 0
         self._length = 0  # of what the slot holds
-        self._begun = False
         self._ended = False
 
     def read(self, count: int, /) -> bytes:
@@ -61,9 +74,8 @@ class Ahead(Source):
         """Give a slot back, and take the next; at the end that is empty."""
         if self._ended:
             return
-        if self._begun:
+        if self._slot >= 0:
             self._tell(_FREE)
-        self._begun = True
         self._slot = (self._slot + 1) % _SLOTS
         self._at, self._length = 0, 0
         self._ended = True  # also where this raises

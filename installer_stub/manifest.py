@@ -115,11 +115,22 @@ def dump_listing(listing: Listing) -> bytes:
 
 def load_listing(data: bytes) -> Listing:
     """Read ``files.json``. Raises ManifestError for anything that ``dump_listing`` does not write."""
-    kinds = {kind.name: kind for kind in Kind}
-    standings = {standing.name: standing for standing in Standing}
 
     def build(document: Dict[str, Any]) -> Listing:
-        entries = tuple([_entry(row, kinds, standings) for row in document["entries"]])
+        entries = tuple(
+            Entry(
+                _path(path),
+                Kind[kind],
+                count(mode),
+                count(size),
+                _number(mtime),
+                _path(target) if kind == Kind.HARD_LINK.name else decode(target),
+                sha256_of(sha256) if sha256 else "",
+                Standing[standing],
+                _text(package),
+            )
+            for path, kind, mode, size, mtime, target, sha256, standing, package in document["entries"]
+        )
         findings = tuple(
             Finding(decode(path), _number(offset), _text(what), _text(detail))
             for path, offset, what, detail in document["findings"]
@@ -127,28 +138,6 @@ def load_listing(data: bytes) -> Listing:
         return Listing(entries, findings)
 
     return _strictly(FILES, data, build)
-
-
-def _entry(row: Sequence[Any], kinds: Dict[str, Kind], standings: Dict[str, Standing]) -> Entry:
-    path, name, mode, size, mtime, target, sha256, standing, package = row
-    if not (type(mode) is type(size) is type(mtime) is int and mode >= 0 and size >= 0):
-        raise ValueError(f"{row!r} has a number that is none")
-    kind = kinds[name]
-    if target:
-        target = _path(target) if kind is Kind.HARD_LINK else decode(target)
-    elif kind is Kind.HARD_LINK or target != "":
-        raise ValueError(f"{row!r} leads nowhere")
-    return Entry(
-        _path(path),
-        kind,
-        mode,
-        size,
-        mtime,
-        target or b"",
-        sha256_of(sha256) if sha256 else "",
-        standings[standing],
-        _text(package),
-    )
 
 
 def described(finding: Finding) -> Dict[str, Any]:

@@ -10,10 +10,10 @@ import subprocess
 import zlib
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
 
 from installer_stub import ahead, expand, trailer
-from installer_stub.ahead import Source
+from installer_stub.ahead import Expanding, Source
 from installer_stub.errors import NoRelocator, PackError
 from installer_stub.expand import Make
 from installer_stub.tarstream import ArchiveDamaged
@@ -90,23 +90,17 @@ def _checked(file: int) -> Section:
     return parts.payload
 
 
-class _Packed(Source):
+class _Packed(Expanding):
     """The payload, expanded and hashed here. ``apart``: hashed by a process of the system's, beside this one."""
 
     def __init__(self, path: bytes, file: int, part: Section, apart: bool) -> None:
+        super().__init__(lambda: expand.expanded(self._take, *_engines()))
         self._path = path
         self._file = file
         self._sha256 = part.sha256
         self._left = part.length
         self._hash = _Hash(apart)
-        self._expanded: Optional[Callable[[int], bytes]] = None
         os.lseek(file, part.offset, os.SEEK_SET)
-
-    def read(self, count: int, /) -> bytes:
-        """Return 1 to ``count`` bytes of the tar stream, none at the end."""
-        if self._expanded is None:
-            self._expanded = expand.expanded(self._take, *_engines())
-        return self._expanded(count)
 
     def _take(self, count: int) -> bytes:
         try:

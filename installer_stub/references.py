@@ -65,13 +65,14 @@ def read(
     """
     literal = mode is not Mode.SEARCH
     hasher = hashlib.sha256()
-    first = read_at(0, _asked(size, 0))
+    asked = _asked(size, 0)
+    first = read_at(0, asked)
     head = first[:_HEAD]
     format = classify(head, path)
     seen = _Seen({p[:INLINED] for p in prefixes if len(p) > INLINED} if format is Format.ELF else set())
     utf16 = UTF16.get(format, Spelling.PLAIN)
     table = {p: (p, Spelling.PLAIN) for p in prefixes} if literal else _needles(tuple(prefixes), utf16)
-    if len(first) < _asked(size, 0) and not any(needle in first for needle in table):
+    if len(first) < asked and not any(needle in first for needle in table):
         hits: List[Hit] = []  # most files are of one piece, and name nothing
         hasher.update(first)
         seen.take(first)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from functools import partial
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 from installer_stub.beside import Line, Second
 from installer_stub.sink import NEW, PIECE, Sink
@@ -88,25 +88,27 @@ class Scribe:
 
 def _serve(root: int, gid: int, shared: memoryview, line: Line) -> None:
     """Make files as told."""
-    descriptor, sink = -1, Sink(-1)  # of the file that goes on with the next orders, if any does
+    sink: Optional[Sink] = None  # of a file that goes on with the next orders
     while True:
         orders: List[_Order] = line.receive()
         code, path = 0, b""
         try:
             for path, mode, mtime, pieces, ends in orders:
-                if descriptor < 0:
-                    descriptor = os.open(path, NEW, 0o600, dir_fd=root)
-                    sink = Sink(descriptor)
+                sink = sink or Sink(os.open(path, NEW, 0o600, dir_fd=root))
                 for at, length in pieces:
                     sink.write(shared[at : at + length])
                 if ends:
-                    sink.end()
-                    if gid >= 0:
-                        os.fchown(descriptor, -1, gid)
-                    os.fchmod(descriptor, mode)
-                    os.utime(descriptor, ns=(mtime * 10**9, mtime * 10**9))
-                    os.close(descriptor)
-                    descriptor = -1
+                    _finish(sink, mode, mtime, gid)
+                    sink = None
         except OSError as error:
             code = error.errno or errno.EIO
         line.send((code, path))
+
+
+def _finish(sink: Sink, mode: int, mtime: int, gid: int) -> None:
+    sink.end()
+    if gid >= 0:
+        os.fchown(sink.descriptor, -1, gid)
+    os.fchmod(sink.descriptor, mode)
+    os.utime(sink.descriptor, ns=(mtime * 10**9, mtime * 10**9))
+    os.close(sink.descriptor)

@@ -19,7 +19,7 @@ class Sink:
     """A file that is open as ``descriptor`` and empty; whole pieces of zeros become holes in it."""
 
     def __init__(self, descriptor: int, hashed: bool = False) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._hasher = hashlib.sha256() if hashed else None
         self._size = 0
 
@@ -29,14 +29,14 @@ class Sink:
         if self._hasher is not None:
             self._hasher.update(piece)
         if len(piece) == PIECE and piece == _ZEROS:
-            os.lseek(self._descriptor, PIECE, os.SEEK_CUR)
+            os.lseek(self.descriptor, PIECE, os.SEEK_CUR)
         else:
-            write_all(self._descriptor, piece)
+            write_all(self.descriptor, piece)
 
     def end(self) -> None:
         """Let the file end where its content does, also behind a hole."""
         if self._size >= PIECE:
-            os.ftruncate(self._descriptor, self._size)
+            os.ftruncate(self.descriptor, self._size)
 
     @property
     def digest(self) -> Digest:

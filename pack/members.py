@@ -22,7 +22,6 @@ from pack.stub import carry
 from pack.stub.store import Stub
 
 RELOCATOR = manifest.DIRECTORY + b"/relocator"
-_PIECE = 1 << 20
 _MAIN = "from installer_stub.__main__ import main\n\nmain({version!r})\n"
 
 
@@ -142,5 +141,4 @@ def _file(path: bytes, content: bytes, mode: int = 0o644) -> Member:
 
 def _cut(content: bytes) -> Iterator[bytes]:
     """Yield content in pieces: the full list of files is so long that no writer should copy it as a whole."""
-    for at in range(0, len(content), _PIECE):
-        yield content[at : at + _PIECE]
+    return pieces(lambda offset, length: content[offset : offset + length])

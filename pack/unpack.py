@@ -8,13 +8,12 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from installer_stub import admission, ahead, audit, extract, kernels, landing, manifest, payload, register, relocate
 from installer_stub import target as targets
-from installer_stub.ahead import Source
+from installer_stub.ahead import Expanding
 from installer_stub.errors import OutputError, PackError, UsageError
 from installer_stub.extract import Extracted
 from installer_stub.model import Listing
@@ -143,8 +142,9 @@ def _opened(archive: Path | None, beside: Path) -> Iterator[tuple[Callable[[int]
     elif archive is not None and archive.is_dir():
         yield reading.standing(archive), lambda: None
     else:
-        with _Source(archive) as packed:
-            source = ahead.started(partial(_Expanded, packed), packed.is_file and (os.cpu_count() or 1) > 1)
+        with _Packed(archive) as packed:
+            apart = packed.is_file and (os.cpu_count() or 1) > 1
+            source = ahead.started(lambda: Expanding(lambda: expanded(packed.read)), apart)
             try:
                 yield source.read, source.finish
             finally:
@@ -171,7 +171,7 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-class _Source:
+class _Packed:
     """The bytes of the archive. What goes wrong in reading them is not to be taken for an error in writing."""
 
     def __init__(self, archive: Path | None) -> None:
@@ -185,7 +185,7 @@ class _Source:
         # Of a pipe, a read may last as long as whoever writes to it: another process would hang in it, all alone.
         self.is_file = stat.S_ISREG(os.fstat(self._file).st_mode)
 
-    def __enter__(self) -> _Source:
+    def __enter__(self) -> _Packed:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -205,17 +205,3 @@ class _Source:
             raise UsageError(f"{self._name}: no such archive") from error
         except OSError as error:
             raise PackError(f"{self._name}: cannot be read: {error.strerror}") from error
-
-
-class _Expanded(Source):
-    """What the archive is a compressed stream of. Nothing in it tells whether it is right, but that it can be read."""
-
-    def __init__(self, packed: _Source) -> None:
-        self._packed = packed
-        self._read: Callable[[int], bytes] | None = None
-
-    def read(self, count: int, /) -> bytes:
-        """Return 1 to ``count`` bytes, none at the end."""
-        if self._read is None:
-            self._read = expanded(self._packed.read)
-        return self._read(count)
