@@ -9,36 +9,50 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Callable, List, Set, Tuple
 
 from installer_stub import manifest
 from installer_stub.errors import ManifestError
 from installer_stub.model import Entry, Kind, Listing, Manifest
-from installer_stub.tarstream import ArchiveDamaged, Member, TarStream, damaged
+from installer_stub.tarstream import ArchiveDamaged, Bytes, Member, TarStream, damaged
 
 _MOST_MANIFEST = 256 << 20  # bytes; 60,000 entries are 12 MB
 _MOST_UNLISTED = 256 << 20  # bytes of what packing added; the largest part is a frozen relocator
 _MOST_GROWN = 64 << 20  # bytes by which text may be longer in the form for one target
+_MOST_MODE = 0o7777
 _LATEST = 1 << 55  # seconds; no file system holds more
 _MADE_THERE = (manifest.DIRECTORY + b"/lock",)  # by what runs on the target
 
-Read = Callable[[int], bytes]
+Read = Callable[[int], Bytes]
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive of which the manifest was read, and nothing else yet."""
+    """An archive of which the manifest was read, and nothing else yet.
+
+    Where it ``is_checked``, somebody holds its bytes as a whole against a hash before what comes of them is used: the
+    list of files, one of its members, tells nothing of the others that this does not, and is read only when asked for.
+    """
 
     manifest: Manifest
-    listing: Listing
     head: Tuple[Tuple[Member, bytes], ...]  # the members that were read, with their content
     stream: TarStream
+    is_checked: bool = False
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The full list of files. Raises ManifestError where it is damaged, or contradicts the references."""
+        listing = manifest.load_listing(self.head[-1][1])
+        _check(self.manifest, listing)
+        return listing
 
 
-def open_archive(read: Read) -> Archive:
+def open_archive(read: Read, is_checked: bool = False) -> Archive:
     """Read the manifest of an archive; ``read(n)`` gives 1 to ``n`` bytes of its tar stream, none at the end.
 
-    Raises ManifestError for an archive that is none of ours or lists what cannot be, ArchiveDamaged.
+    Unless it ``is_checked``, as `Archive` has it, its list of files is read, too. Raises ManifestError for an archive
+    that is none of ours or lists what cannot be, ArchiveDamaged.
     """
     stream = TarStream(read)
     head: List[Tuple[Member, bytes]] = []
@@ -54,8 +68,9 @@ def open_archive(read: Read) -> Archive:
                 "Unpack other archives with tar.",
             )
         head.append((member, stream.read(member.size)))
-    archive = Archive(manifest.load(head[1][1]), manifest.load_listing(head[2][1]), tuple(head), stream)
-    _check(archive.manifest, archive.listing)
+    archive = Archive(manifest.load(head[1][1]), tuple(head), stream, is_checked)
+    if not is_checked:
+        _ = archive.listing
     return archive
 
 
@@ -68,7 +83,7 @@ def _check(listed: Manifest, listing: Listing) -> None:
         if (
             (entry.path + b"/").startswith(manifest.DIRECTORY + b"/")
             or entry.path in listed.added
-            or entry.mode > 0o7777
+            or entry.mode > _MOST_MODE
             or abs(entry.mtime) > _LATEST
             or (entry.kind is Kind.FILE) != bool(entry.sha256 and entry.kind is not Kind.HARD_LINK)
             or (entry.kind is Kind.HARD_LINK and (to is None or to.kind is not Kind.FILE))
@@ -86,11 +101,15 @@ def _check(listed: Manifest, listing: Listing) -> None:
 
 
 class Guard:
-    """Lets the members of one archive pass, each once, or raises ArchiveDamaged."""
+    """Lets the members of one archive pass, each once, or raises ArchiveDamaged.
+
+    Those of one that is checked as a whole need only be such as can be in a tree.
+    """
 
     def __init__(self, archive: Archive) -> None:
         self._listed = archive.manifest
-        self._entries = {entry.path: entry for entry in archive.listing.entries}
+        self._is_checked = archive.is_checked
+        self._entries = {} if archive.is_checked else {entry.path: entry for entry in archive.listing.entries}
         self._directories = {b""}
         self._unlisted = 0
         self._seen: Set[bytes] = set()
@@ -108,6 +127,17 @@ class Guard:
             raise refused(member, "is there twice")
         if member.path.rpartition(b"/")[0] not in self._directories:
             raise refused(member, "is in a directory that did not come before it, or is none")
+        if not self._is_checked:
+            self._admit_by_list(member)
+        elif member.mode > _MOST_MODE or abs(member.mtime) > _LATEST:
+            raise refused(member, "has a mode or a time that no file can have")
+        if member.kind is Kind.HARD_LINK and member.target not in self._seen:
+            raise refused(member, "is a hard link to what did not come before it")
+        if member.kind is Kind.DIRECTORY:
+            self._directories.add(member.path)
+        self._seen.add(member.path)
+
+    def _admit_by_list(self, member: Member) -> None:
         entry = self._entries.get(member.path)
         if entry is None:
             self._admit_unlisted(member)
@@ -117,11 +147,6 @@ class Guard:
             entry.target,
         ) or (member.mode, member.mtime) != (entry.mode, entry.mtime):
             raise refused(member, "has another kind, size, mode, time or target than the manifest says")
-        if member.kind is Kind.HARD_LINK and member.target not in self._seen:
-            raise refused(member, "is a hard link to what did not come before it")
-        if member.kind is Kind.DIRECTORY:
-            self._directories.add(member.path)
-        self._seen.add(member.path)
 
     def relocated(self) -> None:
         """Take note that files with references are in another form: their hashes tell, when that is undone."""

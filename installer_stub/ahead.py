@@ -8,10 +8,10 @@ from typing import Any, Callable, Dict, Optional, Type
 
 from installer_stub.beside import Line, Second
 from installer_stub.errors import NoRelocator, PackError
-from installer_stub.tarstream import ArchiveDamaged
+from installer_stub.tarstream import ArchiveDamaged, Bytes
 
 _SLOT = 1 << 20  # bytes of the shared memory that are filled, and given back, as one
-_SLOTS = 16
+_SLOTS = 32
 
 # By name, since the other process can send no more. What is none of these reads as the last.
 _ERRORS: Dict[str, Type[PackError]] = {kind.__name__: kind for kind in (ArchiveDamaged, NoRelocator, PackError)}
@@ -20,9 +20,20 @@ _ERRORS: Dict[str, Type[PackError]] = {kind.__name__: kind for kind in (ArchiveD
 class Source:
     """Gives the bytes of a tar stream. Where nothing tells whether they are right, all but ``read`` do nothing."""
 
-    def read(self, count: int, /) -> bytes:
-        """Return 1 to ``count`` bytes, none at the end."""
+    def read(self, count: int, /) -> Bytes:
+        """Return 1 to ``count`` bytes, none at the end; they stay until the next call."""
         raise NotImplementedError
+
+    def fill(self, room: memoryview) -> int:
+        """Put the next bytes there, as many as it takes; return how many these are, fewer only at the end."""
+        size = 0
+        while size < len(room):
+            piece = self.read(len(room) - size)
+            if not piece:
+                break
+            room[size : size + len(piece)] = piece
+            size += len(piece)
+        return size
 
     def finish(self) -> None:
         """Raise ArchiveDamaged unless all that was read, which must be all that there is, was right."""
@@ -56,19 +67,20 @@ class Ahead(Source):
 
     def __init__(self, make: Callable[[], Source]) -> None:
         self._second = Second(_SLOTS * _SLOT, partial(_serve, make))
+        self._shared = memoryview(self._second.shared)
         self._slot = -1  # none yet
         self._at = 0
         self._length = 0  # of what the slot holds
         self._ended = False
 
-    def read(self, count: int, /) -> bytes:
-        """Return 1 to ``count`` bytes, none at the end."""
+    def read(self, count: int, /) -> Bytes:
+        """Return 1 to ``count`` bytes, none at the end; they stay until the next call."""
         if self._at == self._length:
             self._advance()
         start = self._slot * _SLOT + self._at
         size = min(count, self._length - self._at)
         self._at += size
-        return self._second.shared[start : start + size]
+        return self._shared[start : start + size]
 
     def _advance(self) -> None:
         """Give a slot back, and take the next; at the end that is empty."""
@@ -134,7 +146,7 @@ def _serve(make: Callable[[], Source], shared: memoryview, line: Line) -> None:
     try:
         while True:
             if free and more:
-                answer = _attempt(partial(_filled, source, shared[slot * _SLOT : (slot + 1) * _SLOT]))
+                answer = _attempt(partial(source.fill, shared[slot * _SLOT : (slot + 1) * _SLOT]))
                 more = isinstance(answer, int) and answer > 0
                 slot, free = (slot + 1) % _SLOTS, free - 1
                 line.send((False, answer))
@@ -162,18 +174,6 @@ def _value(answer: Any) -> int:
         kind, message, tip = answer
         raise _ERRORS[kind](message, tip)
     return int(answer or 0)
-
-
-def _filled(source: Source, room: memoryview) -> int:
-    """Fill as much as there is to fill it with; return how many bytes that are."""
-    size = 0
-    while size < len(room):
-        piece = source.read(len(room) - size)
-        if not piece:
-            break
-        room[size : size + len(piece)] = piece
-        size += len(piece)
-    return size
 
 
 def _lost() -> PackError:

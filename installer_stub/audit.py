@@ -11,8 +11,9 @@ from installer_stub.admission import Archive, Guard, Read, refused
 from installer_stub.errors import ManifestError
 from installer_stub.model import Entry, Kind
 from installer_stub.rewrite import Digest, Form
-from installer_stub.tarstream import ArchiveDamaged, Member, damaged
+from installer_stub.tarstream import ArchiveDamaged, Bytes, Member, damaged
 
+OTHER_BYTES = "has other bytes than the manifest says"
 _PIECE = 1 << 20
 
 
@@ -52,7 +53,7 @@ def check(archive: Archive, progress: Callable[[int], object] = lambda count: No
 def require(member: Member, entry: Optional[Entry], digest: Digest) -> None:
     """Raise ArchiveDamaged where a file has other bytes than the manifest says; links have none."""
     if entry is not None and entry.kind is Kind.FILE and digest != (entry.sha256, entry.size):
-        raise refused(member, "has other bytes than the manifest says")
+        raise refused(member, OTHER_BYTES)
 
 
 def packed_for(member: Member, content: bytes) -> Form:
@@ -66,7 +67,7 @@ def packed_for(member: Member, content: bytes) -> Form:
     return known.newest.form
 
 
-def copied(read: Read, size: int, write: Callable[[bytes], object]) -> Digest:
+def copied(read: Read, size: int, write: Callable[[Bytes], object]) -> Digest:
     """Copy ``size`` bytes, and return their digest."""
     hasher = hashlib.sha256()
     left = size

@@ -85,7 +85,10 @@ class Second:
             os.close(answering)
 
     def end(self, at_once: bool) -> None:
-        """End the process: ``at_once``, or when it has done what it was told. Called again, this does nothing."""
+        """End the process: ``at_once``, or when it has done what it was told. Called again, this does nothing.
+
+        The memory goes when nobody looks at it any more.
+        """
         if self._process is None:
             return
         process, self._process = self._process, None
@@ -94,7 +97,6 @@ class Second:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
-        self.shared.close()
 
 
 def _serve(work: Work, shared: mmap.mmap, line: Line, others: Line) -> None:

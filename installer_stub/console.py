@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--installer", type=os.fsencode, required=True)
     parser.add_argument("--staging", type=os.fsencode, required=True)
     parser.add_argument("--target", type=os.fsencode, default=b"")
+    parser.add_argument("--size", type=int, default=0)
     parser.add_argument("--log", type=os.fsencode)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--umask", type=lambda text: int(text, 8))
@@ -139,6 +140,7 @@ def _order(options: argparse.Namespace) -> Order:
         installer=options.installer,
         staging=options.staging,
         target=options.target,
+        size=options.size,
         # The script says "update", too, where "force" was asked for and it has seen something to replace.
         replace=Replace.IF_THERE if options.force else Replace.YES if options.update else Replace.NO,
         scripts=not options.skip_scripts,

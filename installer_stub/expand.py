@@ -7,12 +7,10 @@ from typing import Any, Callable, Iterator, Mapping, Tuple, Type
 
 from installer_stub.tarstream import damaged
 
-_KIB, _MIB = 1 << 10, 1 << 20
-_PACKED = 256 * _KIB
-_EXPANDED = _MIB
-_ZSTD_STEP = 4 * _KIB  # at 128 KiB for 4 bytes, 128 MiB
+_PACKED = 256 << 10
+_EXPANDED = 1 << 20
 
-ZSTD_WINDOW = 128 * _MIB  # as much as zstd itself takes without being told
+ZSTD_WINDOW = 128 << 20  # as much as zstd itself takes without being told
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 # Makes a decompressor as those of ``bz2`` and ``lzma`` are.
@@ -89,37 +87,4 @@ class Gunzip:
         """Return the next bytes, at most ``max_length`` of them."""
         out: bytes = self._engine.decompress(self._engine.unconsumed_tail + data, max_length)
         self._full = len(out) == max_length  # there may be more in it
-        return out
-
-
-class Unzstd:
-    """One zstd frame. The library cannot be told how much to give: a few bytes may stand for 128 KiB."""
-
-    def __init__(self, engine: Any) -> None:
-        self._engine = engine
-        self._data = b""
-        self._at = 0  # what lies before is taken
-
-    @property
-    def eof(self) -> bool:
-        """Whether the stream has ended."""
-        return bool(self._engine.eof)
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether there is nothing more to give without more bytes."""
-        return self._at >= len(self._data)
-
-    @property
-    def unused_data(self) -> bytes:
-        """What came behind the end of the stream."""
-        return bytes(self._engine.unused_data) + self._data[self._at :]
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        """Return the next bytes."""
-        if data:
-            self._data, self._at = data, 0
-        step = self._data[self._at : self._at + _ZSTD_STEP]
-        self._at += len(step)
-        out: bytes = self._engine.decompress(step)
         return out

@@ -16,14 +16,16 @@ from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from installer_stub import activation, audit, durable, relocate, rewrite, staging, state, target
-from installer_stub.admission import Archive, Guard, Read
+from installer_stub.admission import Archive, Guard, Read, refused
 from installer_stub.fit import misfits
 from installer_stub.model import Field, Finding, Kind, Reference, Relocatable
 from installer_stub.rewrite import Digest, Form
 from installer_stub.scribe import Scribe
 from installer_stub.sink import NEW, PIECE, Sink
 from installer_stub.state import Stand, State
-from installer_stub.tarstream import ArchiveDamaged, Member, Privileges, damaged
+from installer_stub.tarstream import ArchiveDamaged, Bytes, Member, Privileges, damaged
+
+ReadAll = Callable[[int], bytes]
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,14 @@ def extract(
     prefix: Optional[bytes],
     progress: Callable[[int], object] = lambda count: None,
     belonging: Belonging = Belonging(),
-    hashed: bool = False,
     jobs: int = 1,
 ) -> Extracted:
     """Fill the empty directory ``tree`` from an archive, relocated to ``prefix``; None leaves it as archived.
 
     For the prefix there must be room (``target.check_room``). Files that are not to stay are put beside
-    ``tree``. ``progress`` is told the bytes of content. ``hashed`` says that somebody holds the stream as a whole
-    against its hash before the tree is used: then files are not hashed one by one. With ``jobs`` of more than 1 a
-    second process makes the files that stay as archived. Raises ArchiveDamaged, and
+    ``tree``. ``progress`` is told the bytes of content. The files of an archive that is checked as a whole are not
+    hashed one by one, but for those with references. With ``jobs`` of more than 1 a second process makes the files
+    that stay as archived. Raises ArchiveDamaged, and
     OSError where something cannot be written; then the tree is not to be used.
     """
     root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -67,14 +68,16 @@ def extract(
         with suppress(OSError):  # there may be no more processes, or no memory to share
             scribe = Scribe(root, belonging.gid)
     try:
-        extraction = _Extraction(archive, tree, root, prefix, belonging, hashed, scribe)
+        extraction = _Extraction(archive, tree, root, prefix, belonging, scribe)
         for member, content in archive.head:
-            extraction.take(member, io.BytesIO(content).read)
+            read = io.BytesIO(content).read
+            extraction.take(member, read, read)
+            progress(member.size)
         while True:
             following = archive.stream.next()
             if following is None:
                 break
-            extraction.take(following, archive.stream.read)
+            extraction.take(following, archive.stream.read, archive.stream.view)
             progress(following.size)
         if scribe is not None:
             scribe.finish()
@@ -95,7 +98,6 @@ class _Extraction:
         root: int,
         prefix: Optional[bytes],
         belonging: Belonging,
-        hashed: bool,
         scribe: Optional[Scribe],
     ) -> None:
         self._listed = archive.manifest
@@ -105,7 +107,8 @@ class _Extraction:
         self._relocating = prefix is not None
         self._old = Form(None)  # in which the archive's files are
         self._new = Form(prefix, self._digests)
-        self._entries = {entry.path: entry for entry in archive.listing.entries}
+        self._is_checked = archive.is_checked
+        self._entries = {} if archive.is_checked else {entry.path: entry for entry in archive.listing.entries}
         rewritten = [file for file in archive.manifest.files if file.is_rewritten]
         self._rewritten = {file.path: file for file in rewritten}
         self._files = self._rewritten if prefix is not None else {}
@@ -118,18 +121,20 @@ class _Extraction:
         self._changed: Set[bytes] = set()
         self._findings: List[Finding] = []
         self._privileged = os.geteuid() == 0
-        self._hashed = hashed
         self._gid = belonging.gid
         self._scribe = scribe
         mask = os.umask(0o077)
         os.umask(mask)
         self._allowed = 0o7777 & ~mask if belonging.umask or not self._privileged else 0o7777
 
-    def take(self, member: Member, read: Read) -> None:
-        """Put one member into the tree, if it may be there."""
+    def take(self, member: Member, read: ReadAll, view: Read) -> None:
+        """Put one member into the tree, if it may be there.
+
+        Of its content, ``read`` gives as many bytes as it is asked for, ``view`` at least one, until the next call.
+        """
         self._guard.admit(member)
         if member.path == state.STATE:
-            read = self._take_state(member, read)
+            read = view = self._take_state(member, read)
         if member.kind is Kind.DIRECTORY:
             os.mkdir(member.path, 0o700, dir_fd=self._root)
             self._directories.append(member)
@@ -144,13 +149,13 @@ class _Extraction:
         elif member.path in self._holders and member.path in self._files:
             staged = os.path.join(os.path.dirname(self._tree), b"late-%d" % len(self._late))
             with open(staged, "wb") as out:
-                digest = self._copied(read, member.size, out.write)
+                digest = self._copied(view, member.size, out.write)
                 self._compare(member, digest if self._old.prefix is None else None)
             self._late[member.path] = (member, staged)
         else:
-            self._file(member, read)
+            self._file(member, read, view)
 
-    def _take_state(self, member: Member, read: Read) -> Read:
+    def _take_state(self, member: Member, read: ReadAll) -> ReadAll:
         """Learn in which form the files are, of which none may have come yet; return what gives the state again.
 
         Left as archived, the tree stays in that form, and files are held against the hashes of what they undo to.
@@ -167,48 +172,51 @@ class _Extraction:
         file = self._files.get(path)
         return file.references if file is not None else ()
 
-    def _file(self, member: Member, read: Read) -> None:
+    def _file(self, member: Member, read: ReadAll, view: Read) -> None:
         """Make a file, in its new form if it has one."""
         file = self._files.get(member.path)
         if file is None and self._scribe is not None and member.privileges is None:
             self._scribe.begin(member.path, self._bits(member), member.mtime)
-            self._compare(member, self._copied(read, member.size, self._scribe.write))
+            self._compare(member, self._copied(view, member.size, self._scribe.write))
             self._scribe.end()
             return
-        hashed = file is not None
         descriptor = os.open(member.path, NEW, 0o600, dir_fd=self._root)
         try:
-            sink = Sink(descriptor, hashed)
+            sink = Sink(descriptor, file is not None)
             if file is None:
-                self._compare(member, self._copied(read, member.size, sink.write))
+                self._compare(member, self._copied(view, member.size, sink.write))
             else:
-                self._compare(member, self._transformed(file, read, sink))
+                self._transform(member, file, read, sink)
             sink.end()
             self._dress(member, descriptor)
-            if not hashed or not self._relocating or sink.digest.sha256 == self._entries[member.path].sha256:
+            if file is None or not self._relocating or sink.digest.sha256 == file.sha256:
                 os.utime(descriptor, ns=(member.mtime * 10**9, member.mtime * 10**9))
             else:
                 self._changed.add(member.path)
-            if hashed and member.path in self._digested:
+            if file is not None and member.path in self._digested:
                 self._digests[member.path] = sink.digest
         finally:
             os.close(descriptor)
 
-    def _transformed(self, file: Relocatable, read: Read, sink: Sink) -> Digest:
+    def _transform(self, member: Member, file: Relocatable, read: ReadAll, sink: Sink) -> None:
+        """Write the new form of a file, if its bytes as archived are what the manifest says."""
+        parts = rewrite.regions(file.references)
         try:
-            return rewrite.transform(read, sink.write, rewrite.regions(file.references), self._old, self._new)
+            archived = rewrite.transform(read, sink.write, parts, self._old, self._new)
         except ArchiveDamaged:
             raise
         except ValueError as error:  # Unlike or Misfit: there was room, so the bytes are not what was recorded
             raise damaged(f"{os.fsdecode(file.path)!r}: {error}") from error
+        if archived != (file.sha256, file.size):
+            raise refused(member, audit.OTHER_BYTES)
 
-    def _copied(self, read: Read, size: int, write: Callable[[bytes], object]) -> Optional[Digest]:
+    def _copied(self, view: Read, size: int, write: Callable[[Bytes], object]) -> Optional[Digest]:
         """Copy content; return its digest, or None where somebody else answers for it."""
-        if not self._hashed:
-            return audit.copied(read, size, write)
+        if not self._is_checked:
+            return audit.copied(view, size, write)
         left = size
         while left:
-            piece = read(min(left, PIECE))
+            piece = view(min(left, PIECE))
             write(piece)
             left -= len(piece)
         return None
@@ -276,7 +284,7 @@ class _Extraction:
             for reference in self._references(path):
                 if reference.of in self._late:
                     self._finish_late(reference.of)
-            self._file(member, reading.read)
+            self._file(member, reading.read, reading.read)
 
     def _settle(self, prefix: bytes) -> None:
         """Write the state and the scripts as a relocation does."""

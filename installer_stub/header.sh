@@ -1094,7 +1094,7 @@ run() {
         ;;
     esac
     case $action in
-    install | extract) set -- "$@" ${jobs:+--jobs "$jobs"} ${mask:+--umask "$mask"} ${group:+--group "$group"} ;;
+    install | extract) set -- "$@" --size "$unpacked" ${jobs:+--jobs "$jobs"} ${mask:+--umask "$mask"} ${group:+--group "$group"} ;;
     esac
     set -- "$@" ${update:+--update} ${force:+--force} ${allow:+--allow-unrelocated} ${registered:+--register} \
         ${added:+--added "$added"} ${json:+--json}

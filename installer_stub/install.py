@@ -72,6 +72,7 @@ class Order:
     installer: bytes
     staging: bytes  # a workplace that the script made
     target: bytes = b""
+    size: int = 0  # bytes of content that the payload holds
     replace: Replace = Replace.NO
     scripts: bool = True
     unattended: bool = False
@@ -111,11 +112,11 @@ def extract_only(order: Order, talk: Talk) -> Installed:
 def _install(order: Order, talk: Talk, relocated: bool) -> Installed:
     belonging = Belonging(umask=True, gid=_gid(order.group))
     with payload.opened(order.installer, order.jobs, order.expanded) as source:
-        archive = _admitted(order, source, relocated)
+        archive = _admitted(order, source, relocated, source.is_checked)
         with _landing(order) as way:
-            talk.start("installing", sum(entry.size for entry in archive.listing.entries))
+            talk.start("installing", order.size)
             prefix = way.target if relocated else None
-            done = extract.extract(archive, way.tree, prefix, talk.advance, belonging, source.is_checked, order.jobs)
+            done = extract.extract(archive, way.tree, prefix, talk.advance, belonging, order.jobs)
             source.finish()
             findings = list(done.findings)
             if way.replacing:
@@ -130,10 +131,10 @@ def _install(order: Order, talk: Talk, relocated: bool) -> Installed:
     return Installed(order.target, done.members, done.written, done.right, way.replacing, tuple(findings))
 
 
-def _admitted(order: Order, source: Payload, relocated: bool) -> Archive:
+def _admitted(order: Order, source: Payload, relocated: bool, is_checked: bool) -> Archive:
     """Read the manifest of the payload, and refuse the target if the environment cannot stand there."""
     try:
-        archive = admission.open_archive(source.read)
+        archive = admission.open_archive(source.read, is_checked)
         if relocated:
             targets.check_room(archive.manifest, order.target, order.demand)
     except PackError:
@@ -158,7 +159,7 @@ def _appear(order: Order, way: Landing, talk: Talk, gid: int) -> None:
 def listed(order: Order) -> Listing:
     """Return the full list of what the payload holds. Its bytes are not checked: the list alone is read."""
     with payload.opened(order.installer, order.jobs, order.expanded) as source:
-        return _admitted(order, source, relocated=False).listing
+        return _admitted(order, source, relocated=False, is_checked=False).listing
 
 
 def remove(order: Order, talk: Talk) -> Removed:

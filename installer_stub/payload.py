@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+import queue
 import re
 import shutil
 import subprocess
+import threading
 import zlib
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, Iterator, List, Optional, Type
 
 from installer_stub import ahead, expand, trailer
 from installer_stub.ahead import Expanding, Source
 from installer_stub.errors import NoRelocator, PackError
 from installer_stub.expand import Make
-from installer_stub.tarstream import ArchiveDamaged
+from installer_stub.tarstream import ArchiveDamaged, Bytes, damaged
 from installer_stub.trailer import Section
 
 BEGIN = b"#!/bin/sh\n{ : pack-installer 1\n"  # of every installer
 
 _PIECE = 1 << 18
+_WAITING = 8  # pieces that wait to be hashed
+_GZIP: Dict[bytes, Make] = {expand.GZIP: lambda: expand.Gunzip(zlib.decompressobj(31))}
 _APART = 4 << 20  # bytes from which a second process is worth its start
 # The first takes a fifth of the time, where the processor has instructions for it.
 _HASHERS = (("openssl", "dgst", "-sha256", "-r"), ("sha256sum",))
@@ -90,17 +95,28 @@ def _checked(file: int) -> Section:
     return parts.payload
 
 
-class _Packed(Expanding):
+class _Packed(Source):
     """The payload, expanded and hashed here. ``apart``: hashed by a process of the system's, beside this one."""
 
     def __init__(self, path: bytes, file: int, part: Section, apart: bool) -> None:
-        super().__init__(lambda: expand.expanded(self._take, *_engines()))
         self._path = path
         self._file = file
         self._sha256 = part.sha256
         self._left = part.length
         self._hash = _Hash(apart)
         os.lseek(file, part.offset, os.SEEK_SET)
+        is_zstd = os.pread(file, len(expand.ZSTD), part.offset) == expand.ZSTD
+        self._expanding = (
+            _Unzstd(self._take) if is_zstd else Expanding(lambda: expand.expanded(self._take, _GZIP, (zlib.error,)))
+        )
+
+    def read(self, count: int, /) -> Bytes:
+        """Return 1 to ``count`` bytes of the tar stream, none at the end."""
+        return self._expanding.read(count)
+
+    def fill(self, room: memoryview) -> int:
+        """Put the next bytes of the tar stream there, as many as it takes; return how many these are."""
+        return self._expanding.fill(room)
 
     def _take(self, count: int) -> bytes:
         try:
@@ -129,6 +145,44 @@ class _Packed(Expanding):
         self._hash.close()
 
 
+class _Unzstd(Source):
+    """A zstd frame, expanded to where its bytes are to be. Whether it is cut or goes on, a hash has to tell."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._reader: Any = None
+        self._error: Type[Exception] = OSError
+
+    def _begun(self) -> Any:
+        if self._reader is None:
+            try:
+                import zstandard  # the frozen program has it
+            except ImportError as error:
+                raise NoRelocator("this Python cannot expand zstd, which the payload is packed with.") from error
+            self._error = zstandard.ZstdError
+            engine: Any = zstandard.ZstdDecompressor(max_window_size=expand.ZSTD_WINDOW)
+            self._reader = engine.stream_reader(SimpleNamespace(read=self._read), read_size=_PIECE)
+        return self._reader
+
+    def read(self, count: int, /) -> bytes:
+        """Return 1 to ``count`` bytes, none at the end."""
+        room = bytearray(min(count, _PIECE))
+        return bytes(memoryview(room)[: self.fill(memoryview(room))])
+
+    def fill(self, room: memoryview) -> int:
+        """Put the next bytes there, as many as it takes; return how many these are, fewer only at the end."""
+        reader, size = self._begun(), 0
+        try:
+            while size < len(room):
+                more = reader.readinto(room[size:])
+                if not more:
+                    break
+                size += more
+        except self._error as error:
+            raise damaged(f"its compressed stream is damaged: {error}") from error
+        return size
+
+
 class _Expanded(Source):
     """What the host's tools expand. They have checked it."""
 
@@ -145,7 +199,10 @@ class _Expanded(Source):
 
 
 class _Hash:
-    """The SHA-256 of what passes. ``apart``: by a program of the system's, which works beside this process."""
+    """The SHA-256 of what passes. ``apart``: by a program of the system's, which works beside this process.
+
+    A thread feeds it, so that what is expanded here does not wait for what is hashed there.
+    """
 
     def __init__(self, apart: bool) -> None:
         self._here = hashlib.sha256()
@@ -155,30 +212,41 @@ class _Hash:
         if self._command is not None:
             with suppress(OSError):  # there may be no more processes
                 self._there = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._pieces: queue.Queue[Optional[bytes]] = queue.Queue(_WAITING)
+        self._failed = False
+        self._feeder = threading.Thread(target=self._feed, daemon=True)
+        if self._there is not None:
+            self._feeder.start()
 
     def update(self, piece: bytes) -> None:
         """Take the next bytes."""
         if self._there is None:
             self._here.update(piece)
-            return
+        else:
+            self._pieces.put(piece)
+
+    def _feed(self) -> None:
+        """Hand on what comes, until None does; when nobody takes it any more, let it go."""
+        assert self._there is not None
         assert self._there.stdin is not None
-        try:
-            self._there.stdin.write(piece)
-        except BrokenPipeError as error:
-            raise self._failed() from error
+        for piece in iter(self._pieces.get, None):
+            if not self._failed:
+                try:
+                    self._there.stdin.write(piece)
+                except OSError:
+                    self._failed = True
 
     def digest(self) -> str:
         """Return the hexadecimal digits."""
         if self._there is None:
             return self._here.hexdigest()
+        self._pieces.put(None)
+        self._feeder.join()
         said, _ = self._there.communicate()
-        if self._there.returncode or not _SAID.match(said):
-            raise self._failed()
-        return said[:64].decode("ascii")
-
-    def _failed(self) -> PackError:
+        if not self._failed and self._there.returncode == 0 and _SAID.match(said):
+            return said[:64].decode("ascii")
         program = self._command[0] if self._command else ""
-        return PackError(
+        raise PackError(
             f"{program} failed, which was to hash the payload, so whether that is whole is not known.",
             "With --jobs 1 it is done without. Nothing was installed.",
         )
@@ -211,26 +279,6 @@ def _hasher() -> Optional[List[str]]:
         if done.returncode == 0 and done.stdout[:64] == hashlib.sha256().hexdigest().encode("ascii"):
             return command
     return None
-
-
-def _engines() -> Tuple[Dict[bytes, Make], Tuple[Type[Exception], ...]]:
-    """Give the formats that payloads are in; the frozen program alone brings zstd with it."""
-    engines: Dict[bytes, Make] = {expand.GZIP: lambda: expand.Gunzip(zlib.decompressobj(31)), expand.ZSTD: _no_zstd}
-    errors: Tuple[Type[Exception], ...] = (zlib.error,)
-    try:
-        import zstandard
-    except ImportError:
-        return engines, errors
-
-    def unzstd() -> Any:
-        return expand.Unzstd(zstandard.ZstdDecompressor(max_window_size=expand.ZSTD_WINDOW).decompressobj())
-
-    engines[expand.ZSTD] = unzstd
-    return engines, (*errors, zstandard.ZstdError)
-
-
-def _no_zstd() -> Any:
-    raise NoRelocator("this Python cannot expand zstd, which the payload is packed with.")
 
 
 def _unreadable(path: bytes, error: OSError) -> PackError:

@@ -13,6 +13,7 @@ from typing import List, Optional, Tuple
 
 from installer_stub.beside import Line, Second
 from installer_stub.sink import NEW, PIECE, Sink
+from installer_stub.tarstream import Bytes
 
 _PARTS = 16  # of the shared memory: while some are worked on, others are filled
 
@@ -40,7 +41,7 @@ class Scribe:
         """Have a file made, whose directory is there; its content is written behind this."""
         self._file = (path, mode, mtime)
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: Bytes) -> None:
         """Take the next bytes of the file, at most `PIECE`."""
         if self._used + len(piece) > PIECE:
             if self._pieces:
@@ -88,27 +89,27 @@ class Scribe:
 
 def _serve(root: int, gid: int, shared: memoryview, line: Line) -> None:
     """Make files as told."""
+    os.umask(0)  # whoever orders has seen to that
     sink: Optional[Sink] = None  # of a file that goes on with the next orders
     while True:
         orders: List[_Order] = line.receive()
         code, path = 0, b""
         try:
             for path, mode, mtime, pieces, ends in orders:
-                sink = sink or Sink(os.open(path, NEW, 0o600, dir_fd=root))
+                sink = sink or Sink(os.open(path, NEW, mode, dir_fd=root))
                 for at, length in pieces:
                     sink.write(shared[at : at + length])
                 if ends:
-                    _finish(sink, mode, mtime, gid)
+                    _finish(sink, mtime, gid)
                     sink = None
         except OSError as error:
             code = error.errno or errno.EIO
         line.send((code, path))
 
 
-def _finish(sink: Sink, mode: int, mtime: int, gid: int) -> None:
+def _finish(sink: Sink, mtime: int, gid: int) -> None:
     sink.end()
     if gid >= 0:
         os.fchown(sink.descriptor, -1, gid)
-    os.fchmod(sink.descriptor, mode)
     os.utime(sink.descriptor, ns=(mtime * 10**9, mtime * 10**9))
     os.close(sink.descriptor)

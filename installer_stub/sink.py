@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Union
 
 from installer_stub.rewrite import Digest
-from installer_stub.writing import write_all
+from installer_stub.tarstream import Bytes
+from installer_stub.writing import begin_to_store, write_all
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-PIECE = 1 << 20  # bytes in which a file is written: where all of them are zeros there will be a hole
+PIECE = 1 << 20  # bytes, the most that are written at once
 
 _ZEROS = bytes(PIECE)
+_HOLE = 1 << 16  # bytes
+_LARGE = 1 << 16  # bytes from which a file is stored at once; for smaller ones that costs more than it gains
 
 
 class Sink:
-    """A file that is open as ``descriptor`` and empty; whole pieces of zeros become holes in it."""
+    """A file that is open as ``descriptor`` and empty; long pieces of zeros become holes in it."""
 
     def __init__(self, descriptor: int, hashed: bool = False) -> None:
         self.descriptor = descriptor
         self._hasher = hashlib.sha256() if hashed else None
         self._size = 0
 
-    def write(self, piece: Union[bytes, memoryview]) -> None:
-        """Take the next bytes."""
+    def write(self, piece: Bytes) -> None:
+        """Take the next bytes, at most `PIECE`."""
         self._size += len(piece)
         if self._hasher is not None:
             self._hasher.update(piece)
-        if len(piece) == PIECE and piece == _ZEROS:
-            os.lseek(self.descriptor, PIECE, os.SEEK_CUR)
+        if len(piece) >= _HOLE and not piece[0] and not piece[-1] and bytes(piece) == _ZEROS[: len(piece)]:
+            os.lseek(self.descriptor, len(piece), os.SEEK_CUR)
         else:
             write_all(self.descriptor, piece)
 
     def end(self) -> None:
         """Let the file end where its content does, also behind a hole."""
-        if self._size >= PIECE:
+        if self._size >= _HOLE:
             os.ftruncate(self.descriptor, self._size)
+        if self._size >= _LARGE:
+            begin_to_store(self.descriptor)
 
     @property
     def digest(self) -> Digest:

@@ -11,7 +11,7 @@ import re
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Union
+from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional, Union
 
 from installer_stub.errors import VerifyFailed
 from installer_stub.match import is_relative
@@ -64,12 +64,18 @@ class Member(NamedTuple):
     privileges: Optional[Privileges] = None  # of a file that runs as somebody else than its caller
 
 
-class TarStream:
-    """The members of an archive in order. ``read(n)`` gives 1 to ``n`` bytes of it, none at its end."""
+Bytes = Union[bytes, memoryview]
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+
+class TarStream:
+    """The members of an archive in order.
+
+    ``read(n)`` gives 1 to ``n`` bytes of it, none at its end; each time they need to stay only until the next.
+    """
+
+    def __init__(self, read: Callable[[int], Bytes]) -> None:
         self._source = read
-        self._buffer = b""
+        self._buffer = memoryview(b"")
         self._at = 0  # what lies before is taken
         self._position = 0  # in the archive
         self._left = 0  # content of the member that was not read yet
@@ -118,25 +124,31 @@ class TarStream:
         self._left -= count
         return self._take(count)
 
+    def view(self, count: int) -> memoryview:
+        """Return 1 to ``count`` bytes of it, none at its end; uncopied, they stay until the next call of anything."""
+        count = min(count, self._left)
+        if count and self._at == len(self._buffer):
+            self._advance()
+        data = self._buffer[self._at : self._at + count]
+        self._left -= len(data)
+        self._at += len(data)
+        self._position += len(data)
+        return data
+
     def _take(self, count: int) -> bytes:
-        end = self._at + count
-        if end <= len(self._buffer):
-            data = self._buffer[self._at : end]
-        else:
-            pieces: List[Union[bytes, memoryview]] = [memoryview(self._buffer)[self._at :]]
-            missing = count - len(pieces[0])
-            while missing > 0:
-                piece = self._source(_PIECE)
-                if not piece:
-                    self._refuse("it ends there: it is cut")
-                pieces.append(memoryview(piece)[:missing])
-                end = min(missing, len(piece))
-                self._buffer = piece
-                missing -= len(piece)
-            data = b"".join(pieces)
-        self._at = end
+        data = bytes(self._buffer[self._at : self._at + count])
+        self._at += len(data)
+        while len(data) < count:
+            self._advance()
+            self._at = min(count - len(data), len(self._buffer))
+            data += self._buffer[: self._at]
         self._position += count
         return data
+
+    def _advance(self) -> None:
+        self._buffer, self._at = memoryview(self._source(_PIECE)), 0
+        if not self._buffer:
+            self._refuse("it ends there: it is cut")
 
     def _end(self) -> None:
         """Read the second block of the end's mark and the rest of the record; nothing may follow."""

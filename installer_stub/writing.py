@@ -45,6 +45,17 @@ def write_all(descriptor: int, data: Union[bytes, bytearray, memoryview]) -> Non
         view = view[os.write(descriptor, view) :]
 
 
+def begin_to_store(descriptor: int, offset: int = 0, length: int = 0) -> None:
+    """Have the system begin to store what was written, ``length`` bytes of it or, with 0, all behind ``offset``.
+
+    Else it begins when it is asked to flush the file, and only then the disk works. What ``posix_fadvise`` says is that
+    nobody needs the pages: Linux writes them out for that, and keeps those that it is still writing.
+    """
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        with contextlib.suppress(OSError):  # a pipe, or a file system that takes no advice
+            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+
+
 def output_error(error: OSError, path: Where) -> OutputError:
     """Return what the system said about a write, in words, with what to do about it."""
     what, tip = _WORDS.get(error.errno or 0, (error.strerror or str(error), ""))

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 from installer_stub import manifest, relocate, rewrite
+from installer_stub.admission import Read
 from installer_stub.errors import EnvironmentUnfit, ManifestError
 from installer_stub.model import Entry, Kind, Relocatable
 from installer_stub.relocate import Tree
 from installer_stub.rewrite import Form, Unlike
-from installer_stub.tarstream import TarStream
+from installer_stub.tarstream import Bytes, TarStream
 from pack.archive import FIXED_MTIME, Member
 from pack.archive.reading import tar_of
 
 MARK = manifest.INSTALLING
 _WORDS = b"Not complete: this archive holds what another lacks. pack unpack ARCHIVE DIR --base OLD_TREE\n"
 _PIECE = 1 << 20
-
-Read = Callable[[int], bytes]
 
 
 def reduced(members: Iterable[Member], entries: Iterable[Entry], held: Collection[str]) -> Iterator[Member]:
@@ -73,7 +72,7 @@ def _filled(read: Read, count: int) -> bytes:
 def _behind(head: bytes, read: Read) -> Read:
     left = head
 
-    def again(count: int) -> bytes:
+    def again(count: int) -> Bytes:
         nonlocal left
         if not left:
             return read(count)

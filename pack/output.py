@@ -21,11 +21,12 @@ from pathlib import Path
 from types import TracebackType
 
 from installer_stub.errors import OutputError, UsageError
-from installer_stub.writing import output_error, write_all, writing
+from installer_stub.writing import begin_to_store, output_error, write_all, writing
 
 __all__ = ["DirectoryOutput", "Output", "Stream", "output_error", "standard_output", "write_all", "writing"]
 
 _BUFFER = 1 << 20
+_STRIDE = 8 << 20  # bytes that the system is told to store at once
 _NAME_MAX = 255  # bytes; of every file system in use
 
 # Some network and FUSE file systems have no fsync; there is nothing better to do there.
@@ -39,6 +40,8 @@ class Stream:
         self._file = file
         self._name = name
         self._buffer = bytearray()
+        self._handed = 0  # bytes that the system has
+        self._stored = 0  # of them, those that it was told to store
         self.written = 0
 
     def write(self, data: bytes, /) -> int:
@@ -47,8 +50,7 @@ class Stream:
         if len(self._buffer) + len(data) >= _BUFFER:
             self.flush()
         if len(data) >= _BUFFER:
-            with writing(self._name):
-                write_all(self._file, data)
+            self._hand(data)
         else:
             self._buffer += data
         return len(data)
@@ -56,8 +58,15 @@ class Stream:
     def flush(self) -> None:
         """Hand what is buffered to the system."""
         data, self._buffer = self._buffer, bytearray()
+        self._hand(data)
+
+    def _hand(self, data: bytes | bytearray) -> None:
         with writing(self._name):
             write_all(self._file, data)
+        self._handed += len(data)
+        if self._handed - self._stored >= _STRIDE:
+            begin_to_store(self._file, self._stored, self._handed - self._stored)
+            self._stored = self._handed
 
 
 class _Partial(ABC):

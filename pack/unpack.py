@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from installer_stub import admission, ahead, audit, extract, kernels, landing, manifest, payload, register, relocate
 from installer_stub import target as targets
+from installer_stub.admission import Read
 from installer_stub.ahead import Expanding
 from installer_stub.errors import OutputError, PackError, UsageError
 from installer_stub.extract import Extracted
@@ -71,7 +72,8 @@ def unpack(options: Options, progress: Progress) -> tuple[Path, Extracted]:
         opened = admission.open_archive(delta.completed(read, options.base))
         if options.relocate:
             targets.check_room(opened.manifest, target, options.demand)
-        progress.start("unpacking", sum(entry.size for entry in opened.listing.entries))
+        sizes = [member.size for member, _ in opened.head] + [entry.size for entry in opened.listing.entries]
+        progress.start("unpacking", sum(sizes))
         with writing(path), landing.staged(target) as tree:
             prefix = target if options.relocate else None
             done = extract.extract(opened, tree, prefix, progress.advance, jobs=os.cpu_count() or 1)
@@ -127,7 +129,7 @@ def kept(archive: Path | None, paths: Collection[bytes]) -> dict[bytes, bytes]:
 
 
 @contextlib.contextmanager
-def _opened(archive: Path | None, beside: Path) -> Iterator[tuple[Callable[[int], bytes], Callable[[], None]]]:
+def _opened(archive: Path | None, beside: Path) -> Iterator[tuple[Read, Callable[[], None]]]:
     """Yield what reads an archive or an installer as a tar stream, and what says at its end that all was right."""
     begin = b"" if archive is None else _beginning(archive)
     if archive is not None and begin.startswith(payload.BEGIN):

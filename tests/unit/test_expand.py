@@ -16,10 +16,11 @@ import zstandard
 from installer_stub import expand
 from installer_stub.expand import Make
 from installer_stub.tarstream import ArchiveDamaged
+from pack.expand import Unzstd
 
 ENGINES: Mapping[bytes, Make] = {
     expand.GZIP: lambda: expand.Gunzip(zlib.decompressobj(31)),
-    expand.ZSTD: lambda: expand.Unzstd(zstandard.ZstdDecompressor(max_window_size=expand.ZSTD_WINDOW).decompressobj()),
+    expand.ZSTD: lambda: Unzstd(zstandard.ZstdDecompressor(max_window_size=expand.ZSTD_WINDOW).decompressobj()),
     b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ\0": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
 }

@@ -127,7 +127,8 @@ class TestEveryShell:
     def test_update(self, shell: str, installer: Installer, target: Path) -> None:
         assert installer.run("-b", "-p", target, shell=shell).returncode == 0
         assert installer.run("-buqs", "-p", target, "--log=x", "--added=drop", shell=shell, cwd=target).returncode == 0
-        words = ["--quiet", "--log", "x", "--unattended", "--skip-scripts", "--update", "--added", "drop"]
+        words = ["--quiet", "--log", "x", "--unattended", "--skip-scripts"]
+        words += ["--size", "10000", "--update", "--added", "drop"]
         assert installer.record.arguments[7:] == words
 
     def test_a_directory_that_is_gone(self, shell: str, installer: Installer, tmp_path: Path) -> None:
@@ -403,7 +404,7 @@ class TestWithoutAStub:
         assert b"this installer carries none. Trying the environment's own Python" in run.stderr
         words = installer.record.arguments
         assert words[:4] == ["install", "--installer", str(installer.path), "--staging"]
-        assert words[5:] == ["--target", str(target), "--unattended", "--jobs", "2", "--expanded"]
+        assert words[5:] == ["--target", str(target), "--unattended", "--size", "10000", "--jobs", "2", "--expanded"]
         assert (installer.record.directory / "stream").read_bytes()[:11] == b"bin/python3"
         assert installer.record.environ[b"payload"] == b"theirs"
         assert left(installer) == ["some", "some/place", "some/place/env"]

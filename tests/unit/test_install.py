@@ -602,9 +602,9 @@ class Listening(Talk):
 def test_how_it_goes_is_told(here: Path, one: Path, two: Path) -> None:
     for number, (installer, replace) in enumerate(((one, Replace.NO), (two, Replace.YES))):
         talk = Listening(here)
-        with stage(here / "env") as staging:
-            install.install(ordered(installer, here / "env", staging, replace=replace), talk)
         total = sum(part.entry.size for part in (ONE, TWO)[number])
+        with stage(here / "env") as staging:
+            install.install(ordered(installer, here / "env", staging, replace=replace, size=total), talk)
         assert talk.told == [f"installing {total}", "settled"]
         assert talk.bytes >= total
     talk = Listening(here)

@@ -61,6 +61,23 @@ def test_a_file_appears_at_the_end_with_the_mode_of_the_umask(tmp_path: Path) ->
     assert (tmp_path / "env.tar").stat().st_nlink == 1
 
 
+def test_a_large_file_is_stored_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+
+    def advised(descriptor: int, offset: int, length: int) -> None:
+        assert os.fstat(descriptor).st_size >= offset + length, "only what was written can be stored"
+        told.append((offset, length))
+
+    monkeypatch.setattr("pack.output.begin_to_store", advised)
+    with Output(tmp_path / "env.tar", force=False) as stream:
+        for size in (5 << 20, 700, 3 << 20, 1 << 19, 20 << 20, 1):
+            stream.write(bytes(size))
+    ends = [0, *(offset + length for offset, length in told)]
+    assert [offset for offset, _ in told] == ends[:-1], "each byte is stored once"
+    assert len(told) > 1
+    assert ends[-1] > (tmp_path / "env.tar").stat().st_size - (8 << 20)
+
+
 @pytest.mark.usefixtures("umask")
 def test_an_installer_may_ask_to_be_executable(tmp_path: Path) -> None:
     with Output(tmp_path / "env.sh", force=False, mode=0o777):
