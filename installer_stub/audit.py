@@ -39,12 +39,12 @@ def check(archive: Archive, progress: Callable[[int], object] = lambda count: No
         elif file is not None and form.prefix is not None:
             parts = rewrite.regions(file.references)
             try:
-                digest = rewrite.transform(archive.stream.read, lambda piece: None, parts, form, form)
+                done = rewrite.transform(archive.stream.read, lambda piece: None, parts, form, form)
             except ArchiveDamaged:
                 raise
             except ValueError as error:
                 raise damaged(f"{os.fsdecode(file.path)!r}: {error}") from error
-            require(member, entry, digest)
+            require(member, entry, done.archived)
         else:
             require(member, entry, copied(archive.stream.read, member.size, lambda piece: None))
         progress(member.size)

@@ -232,20 +232,29 @@ def length(region: Region, form: Form) -> int:
     return len(write(region, first.archived, form))
 
 
+class Transformed(NamedTuple):
+    """What became of a file: the digest of its bytes as archived, and whether both forms have the same bytes."""
+
+    archived: Digest
+    same: bool
+
+
 def transform(
     read: Callable[[int], bytes],
     emit: Callable[[bytes], object],
     parts: Sequence[Region],
     old: Form,
     new: Form,
-) -> Digest:
-    """Copy a file from one form to another; return the digest of its bytes as archived.
+    hashed: bool = True,
+) -> Transformed:
+    """Copy a file from one form to another. Unless it is ``hashed``, its digest has a size only.
 
     ``read(n)`` gives the next bytes, fewer than ``n`` only at the end. Memory is that of the longest
     region. Raises Unlike where a slot does not hold what ``old`` says, Misfit where ``new`` has no room.
     """
-    hasher = hashlib.sha256()
+    hasher = hashlib.sha256() if hashed else None
     size = 0
+    same = True
     at = 0  # in the archived file
     before, after = _Pages(parts), _Pages(parts)
 
@@ -255,7 +264,8 @@ def transform(
             piece = read(min(count - done, _PIECE))
             if not piece:
                 raise Unlike("the file is too short")
-            hasher.update(piece)
+            if hasher is not None:
+                hasher.update(piece)
             before.update(at + done, piece)
             after.update(at + done, piece)
             emit(piece)
@@ -269,7 +279,8 @@ def transform(
             raise Unlike(str(error)) from error
         current = read(wanted)
         archived = undo(part, current, old)
-        hasher.update(archived)
+        if hasher is not None:
+            hasher.update(archived)
         if part.references[0].field is Field.PAGE_HASH:
             if current != before.digest(part.references[0]):
                 raise Unlike("a page hash is not that of its page")
@@ -279,16 +290,18 @@ def transform(
         before.update(part.start, current)
         after.update(part.start, written)
         emit(written)
+        same = same and written == current
         size += part.end - at
         at = part.end
     while True:
         piece = read(_PIECE)
         if not piece:
             break
-        hasher.update(piece)
+        if hasher is not None:
+            hasher.update(piece)
         emit(piece)
         size += len(piece)
-    return Digest(hasher.hexdigest(), size)
+    return Transformed(Digest(hasher.hexdigest() if hasher is not None else "", size), same)
 
 
 class _Pages:

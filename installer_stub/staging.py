@@ -262,10 +262,10 @@ def is_in_form(full: bytes, file: Relocatable, form: Form) -> bool:
     try:
         with open(full, "rb") as source:
             parts = rewrite.regions(file.references)
-            digest = rewrite.transform(source.read, _nowhere, parts, form, Form(None))
+            undone = rewrite.transform(source.read, _nowhere, parts, form, Form(None))
     except (OSError, Unlike):
         return False
-    return digest == (file.sha256, file.size)
+    return undone.archived == (file.sha256, file.size)
 
 
 class _Made(NamedTuple):
@@ -281,7 +281,7 @@ def _transformed(
     Raises Misfit where the file is in that form, and has no room for the new one.
     """
     hasher = hashlib.sha256() if digested else None
-    was, same, size = b"", True, 0
+    size = 0
     with ExitStack() as stack:
         try:
             source = stack.enter_context(open(full, "rb"))
@@ -289,31 +289,25 @@ def _transformed(
             return None
         out = stack.enter_context(open(staged, "wb"))
 
-        def read(count: int) -> bytes:
-            nonlocal was
-            was = source.read(count)
-            return was
-
         def emit(piece: bytes) -> None:
-            nonlocal same, size
-            same = same and piece == was  # what was read last is what it stands for
+            nonlocal size
             size += len(piece)
             out.write(piece)
             if hasher is not None:
                 hasher.update(piece)
 
         try:
-            undone = rewrite.transform(read, emit, rewrite.regions(file.references), old, new)
+            done = rewrite.transform(source.read, emit, rewrite.regions(file.references), old, new)
         except Unlike:
-            undone = None
+            done = None
         except Misfit:
             if is_in_form(full, file, old):
                 raise
-            undone = None
-    if undone != (file.sha256, file.size):
+            done = None
+    if done is None or done.archived != (file.sha256, file.size):
         os.unlink(staged)
         return None
-    return _Made(same, Digest(hasher.hexdigest() if hasher is not None else "", size))
+    return _Made(done.same, Digest(hasher.hexdigest() if hasher is not None else "", size))
 
 
 def _vouched(entry: Optional[Entry], found: walk.Found) -> bool:

@@ -146,6 +146,6 @@ def _archived(path: bytes, verdict: Examined) -> bytes:
 def _transformed(content: bytes, file: Relocatable, old: Form, new: Form) -> bytes:
     """Copy a file from one form to another."""
     out: list[bytes] = []
-    digest = rewrite.transform(BytesIO(content).read, out.append, rewrite.regions(file.references), old, new)
+    digest, _ = rewrite.transform(BytesIO(content).read, out.append, rewrite.regions(file.references), old, new)
     assert digest == (file.sha256, file.size)
     return b"".join(out)
