@@ -177,7 +177,7 @@ class _Rebuilding:
         scrubs = list(self._scrubbed(new))
         strings = bytearray(self.read_at(start, length))
         for scrub in scrubs:
-            strings[scrub.offset - start : scrub.offset - start + scrub.length] = scrub.new
+            strings[scrub.offset - start : scrub.offset - start + scrub.length] = bytes(scrub.new)
         places: dict[bytes, int] = {}
         for old, text in new.items():
             places[old] = len(strings)

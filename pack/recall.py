@@ -52,7 +52,8 @@ _Group = dict[bytes, _Row]  # by path
 class Recall:
     """What is known of an environment's files from an earlier scan; of ``cache`` None, nothing.
 
-    Files are kept in groups, those of a package or below a directory, so that only what changed is written again.
+    Files are kept in groups, those of a package below a directory, so that only what changed is written again. A
+    group is read when the first of its files is asked for: all of them take more memory than the scan itself.
     """
 
     def __init__(
@@ -67,18 +68,25 @@ class Recall:
         self._name = _name(context, decisive) if cache is not None else ""
         loaded = cache.load(self._name) if cache is not None and trusted else None
         self._written: dict[bytes, bytes] = _loads(loaded) if loaded is not None else {}
-        self._groups: dict[bytes, _Group] = {name: _loads(each) for name, each in self._written.items()}
-        self._sizes = {name: len(group) for name, group in self._groups.items()}
+        self._groups: dict[bytes, _Group] = {}
+        self._sizes: dict[bytes, int] = {}
 
     def __call__(self, job: Job, found: Found, digests: Mapping[str, str]) -> Examined | None:
         """Return the verdict on a file, if it is known; ``digests`` are those of the records of packages.
 
         It is told once: what is told is held no longer.
         """
-        row = self._groups.get(_group(job), {}).pop(job.path, None)
+        row = self._group(_group(job)).pop(job.path, None)
         if row is None or row[0] != _state(job, found, digests):
             return None
         return Examined.again(job, row[1])
+
+    def _group(self, name: bytes) -> _Group:
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = _loads(self._written.get(name, b""))
+            self._sizes[name] = len(group)
+        return group
 
     def keep(
         self, files: Sequence[Found], verdicts: Sequence[Examined], known: Sequence[bool], digests: Mapping[str, str]
@@ -107,10 +115,9 @@ class Recall:
 
 
 def _group(job: Job) -> bytes:
-    """Name the group of a file: its package, or the directory below which it lies, at most four down."""
-    if job.owned is not None:
-        return job.owned.package.encode()
-    return b"/" + b"/".join(job.path.split(b"/", 4)[:4])
+    """Name the group of a file: its package, and its directory or what that lies in, at most five down."""
+    package = job.owned.package.encode() if job.owned is not None else b""
+    return b"/".join([package, *job.path.split(b"/")[:-1][:5]])
 
 
 def _state(job: Job, found: Found, digests: Mapping[str, str]) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from installer_stub.rewrite import Digest, digest_spelled
 from pack.examine import Context, Examined, Layers, changed_while_packing
 from pack.layouts import conda
 from pack.splice import Splice, pieces, stacked
+from pack.squeezed import Squeezed
 
 _RECORD = re.compile(rb"(?:^|/)[^/]+\.dist-info/RECORD\Z")
 _NOT_NORMAL = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)")
@@ -149,7 +150,10 @@ def with_conda_meta(
         verdict = examined.get(path)
         if verdict is None or _holds(verdict, examined):
             continue
-        canonical = _canonical(path, verdict, recorded.site, left_out, archived, context)
+        # A record takes twice as much memory as its text: by then it is gone.
+        text, marked = _canonical_text(path, verdict, recorded.site, left_out, archived, context)
+        canonical = conda.filled(text, marked, archived)
+        del text
         slots = tuple(
             _slot(offset, archived[of].sha256.encode(), Spelling.HEX, links.get(of, of))
             for offset, of in canonical.digests
@@ -163,19 +167,19 @@ def with_conda_meta(
     return new
 
 
-def _canonical(
+def _canonical_text(
     path: bytes,
     verdict: Examined,
     site: str,
     left_out: Collection[bytes],
     archived: Mapping[bytes, Digest],
     context: Context,
-) -> conda.Canonical:
-    """Read a record again, and write it anew: its rows are in memory no longer than that."""
+) -> tuple[list[str], list[bytes]]:
+    """Read a record again, and write it anew, as `conda.canonical_text` does."""
     document, sha256 = conda.document(Path(os.fsdecode(os.path.join(context.prefix, path))))
     if sha256 != verdict.disk.sha256:
         raise changed_while_packing(os.path.join(context.prefix, path), "its content is another")
-    return conda.canonical(document, site, left_out, archived)
+    return conda.canonical_text(document, site, left_out, archived)
 
 
 def _differs(verdict: Examined) -> bool:
@@ -194,7 +198,7 @@ def _holds(verdict: Examined, examined: Mapping[bytes, Examined]) -> bool:
 def _written(verdict: Examined, content: bytes, slots: Sequence[Reference], context: Context) -> Examined:
     """Archive ``content`` in the place of a file."""
     verdict = verdict._replace(standing=Standing.GENERATED, from_manifest=False)
-    return through(verdict, ((Splice(0, verdict.job.size, content),),), slots, context)
+    return through(verdict, ((Splice(0, verdict.job.size, Squeezed(content)),),), slots, context)
 
 
 def through(verdict: Examined, layers: Layers, slots: Sequence[Reference], context: Context) -> Examined:

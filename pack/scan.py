@@ -17,7 +17,7 @@ from typing import NamedTuple
 from installer_stub import activation, walk
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.manifest import encode
-from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Relocatable, Standing
+from installer_stub.model import Entry, Finding, Kind, Listing, Manifest, Reference, Relocatable, Standing
 from installer_stub.slots import is_common
 from installer_stub.walk import Found
 from pack import (
@@ -41,7 +41,7 @@ from pack.earlier import Earlier
 from pack.editables import Editables
 from pack.environment import Environment, Layout
 from pack.examine import Context, Examined, Job, Layers
-from pack.floor import Floor
+from pack.floor import Binary, Floor
 from pack.layouts import conda
 from pack.lock import Lock
 from pack.recall import Recall
@@ -56,6 +56,8 @@ LEFT_OUT = "left out"
 UNREADABLE = "unreadable"
 LEAVES = "leaves the prefix"
 EDITABLE = "editable, and its source stays behind"
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_LARGE = 4 << 20  # bytes; files are read in smaller pieces, which are better taken from the heap
 ABSENT = (LEFT_OUT, UNREADABLE, standing.MISSING)
 
 
@@ -134,6 +136,7 @@ def scan(
     bytes as they are read. Raises EnvironmentUnfit for a damaged record, and for unreadable files unless these are
     ignored.
     """
+    _keep_large_apart()
     with uncollected():
         scanned = _scan(environment, options, leave_out, progress)
     _give_back()
@@ -156,9 +159,19 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def _keep_large_apart() -> None:
+    """Have the C library take each large block from the system, and give it back when it is freed.
+
+    By itself it takes from its heap whatever is no larger than the largest block that was ever freed: of records and
+    lists of many megabytes holes stay, which were a tenth of all memory.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+
+
 def _give_back() -> None:
     """Have the C library give back to the system what a scan needed: that is as much as writing takes."""
-    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -193,6 +206,7 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     _require_readable(environment, notes, options.ignore_unreadable)
 
     examined = {each.job.path: each for each in verdicts if not each.error}
+    del verdicts
     standings = standing.of(examined, recorded, records.pip_claims(examined, context), tuple(missing))
     if options.strict:
         standing.require_as_installed(standings)
@@ -321,19 +335,24 @@ def _job(
 
 def _assembled(
     environment: Environment,
-    found: Sequence[Found],
-    examined: Mapping[bytes, Examined],
+    found: list[Found],
+    examined: dict[bytes, Examined],
     notes: list[Finding],
     privileges: Mapping[bytes, Privileges],
 ) -> Scan:
-    """Put the verdicts on all paths together."""
+    """Put the verdicts on all paths together. Memory would not hold both for long: these are used up on the way."""
     mtimes = byte_code.source_mtimes(examined)
     caches = byte_code.empty_caches(found, examined)
+    with_history = conda.HISTORY in examined
+    linked = {each.target for each in found if each.kind is Kind.HARD_LINK}
     items: list[Item] = []
     findings: list[Finding] = []
-    relocatables: list[Relocatable] = []
+    referring: list[tuple[Entry, tuple[Reference, ...]]] = []
+    binaries: dict[bytes, Binary] = {}
     names: dict[bytes, list[bytes]] = {}
-    for each in found:
+    found.reverse()
+    while found:
+        each = found.pop()
         if each.kind is Kind.HARD_LINK and each.target in examined:
             names.setdefault(each.target, []).append(each.path)
             first = examined[each.target]
@@ -349,16 +368,19 @@ def _assembled(
             entry = _entry(each, Standing.ADDED, "", FIXED_MTIME)
             items.append(Item(entry if relative is None else entry._replace(target=relative)))
         elif each.path in examined:
-            verdict = examined[each.path]
-            items.append(_file(each, verdict, mtimes.get(each.path)))
+            verdict = examined[each.path] if each.path in linked else examined.pop(each.path)
+            item = _file(each, verdict, mtimes.get(each.path))
+            items.append(item)
             findings += verdict.findings
-    for item in items:
-        entry = item.entry
-        found_there = examined[entry.path].references if entry.path in examined else ()
-        if found_there:
-            others = tuple(names.get(entry.path, ()))
-            relocatables.append(Relocatable(entry.path, others, entry.size, entry.sha256, found_there))
-    if environment.layout is Layout.CONDA and conda.HISTORY not in examined:
+            if verdict.references:
+                referring.append((item.entry, verdict.references))
+            if verdict.binary is not None:
+                binaries[each.path] = verdict.binary
+    relocatables = [
+        Relocatable(entry.path, tuple(names.get(entry.path, ())), entry.size, entry.sha256, references)
+        for entry, references in referring
+    ]
+    if environment.layout is Layout.CONDA and not with_history:
         items = _with_history(items)
     paths = {item.entry.path for item in items}
     stem = "pack-activate" if b"bin/activate" in paths else "activate"
@@ -371,7 +393,6 @@ def _assembled(
     notes += entries.same_but_case([*added, *(item.entry.path for item in items)])
     prefixes = {r.prefix for file in relocatables for r in file.references if r.prefix}
     ordered = tuple(sorted(prefixes, key=lambda prefix: (-len(prefix), prefix)))
-    binaries = {path: each.binary for path, each in examined.items() if each.binary is not None}
     architecture = floor.own_architecture(binaries)
     return Scan(
         environment,

@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from installer_stub.elf import ReadAt
+from pack.squeezed import Squeezed
 
 _PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Splice:
-    """Put ``new`` in the place of ``length`` bytes at ``offset``."""
+    """Put ``new`` in the place of ``length`` bytes at ``offset``; what is much may be held `Squeezed`."""
 
     offset: int
     length: int
-    new: bytes
+    new: bytes | Squeezed
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Spliced:
                 self._segments.append(_Segment(start, start + kept, at, None))
                 start += kept
             if splice.new:
-                self._segments.append(_Segment(start, start + len(splice.new), 0, splice.new))
-                start += len(splice.new)
+                new = bytes(splice.new)
+                self._segments.append(_Segment(start, start + len(new), 0, new))
+                start += len(new)
             at = splice.offset + splice.length
         if size > at:
             self._segments.append(_Segment(start, start + size - at, at, None))

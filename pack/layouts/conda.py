@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +45,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _LISTS = ("files", "paths_data")
 _COPY = 3  # conda's LinkType: nothing is linked to a package cache where this goes
 _MARK = "digest %d"
+_ROWS = 1000  # that are written at once
 
 
 class Owned(NamedTuple):
@@ -248,16 +249,17 @@ class Canonical:
     digests: tuple[tuple[int, bytes], ...]
 
 
-def canonical(
+def canonical_text(
     document: Mapping[str, Any],
     site: str,
     left_out: Collection[bytes],
     archived: Mapping[bytes, Digest],
-) -> Canonical:
-    """Write a record as it is archived: without local paths, and with the hashes of what is archived.
+) -> tuple[list[str], list[bytes]]:
+    """Write a record as it is archived, without local paths, and with marks where `filled` puts hashes.
 
-    ``left_out`` are the paths that the archive does not hold though the record does; ``archived`` the
-    digests of the archived files whose bytes differ from the package's or will differ when relocated.
+    Returns it in pieces, with the paths of the files that the marks are of, in their order. ``left_out`` are the
+    paths that the archive does not hold though the record does; ``archived`` the digests of the archived files
+    whose bytes differ from the package's or will differ when relocated.
     """
     new = dict(document)
     for key in ("extracted_package_dir", "package_tarball_full_path"):
@@ -279,41 +281,64 @@ def canonical(
             if path not in left_out:
                 rows.append(_row(row, path, archived, marked))
         new["paths_data"] = {**document["paths_data"], "paths": rows}
-    text = (json.dumps(new, sort_keys=True, ensure_ascii=False) + "\n").encode()  # indented takes ten times as long
-    return _filled(text, marked, archived)
+    return list(_dumped(new)), marked
 
 
-def _row(row: Mapping[str, Any], path: bytes, archived: Mapping[bytes, Digest], marked: list[bytes]) -> dict[str, Any]:
-    new = dict(row)
+def _dumped(record: Mapping[str, Any], of_paths: bool = False) -> Iterator[str]:
+    """Write a record, or the part of it ``of_paths``, in pieces: what is written as one is in memory twice."""
+    start = "{"
+    for key, value in sorted(record.items()):
+        yield f"{start}{_json(key)}: "
+        start = ", "
+        if key == "paths_data" and value and not of_paths:
+            yield from _dumped(value, of_paths=True)
+        elif key == "paths" and of_paths:
+            for at in range(0, len(value), _ROWS):
+                yield ("[" if at == 0 else ", ") + _json(value[at : at + _ROWS])[1:-1]
+            yield "]" if value else "[]"
+        else:
+            yield _json(value)
+    yield "}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)  # indented takes ten times as long
+
+
+def _row(
+    row: Mapping[str, Any], path: bytes, archived: Mapping[bytes, Digest], marked: list[bytes]
+) -> Mapping[str, Any]:
     if row.get("path_type") == "unix_python_entry_point":
         # Of a script that every client makes anew; conda records no hash of it.
-        for key in ("sha256", "sha256_in_prefix", "size_in_bytes"):
-            new.pop(key, None)
-    elif path in archived:
-        new["sha256_in_prefix"] = _MARK % len(marked)
-        # rattler records the size in its prefix, conda the size in the package.
-        new["size_in_bytes"] = archived[path].size
+        hashes = ("sha256", "sha256_in_prefix", "size_in_bytes")
+        return {key: value for key, value in row.items() if key not in hashes}
+    if path in archived:
         marked.append(path)
-    elif "prefix_placeholder" in row and "sha256" in row:
-        new["sha256_in_prefix"] = row["sha256"]
-    return new
+        # rattler records the size in its prefix, conda the size in the package.
+        return {**row, "sha256_in_prefix": _MARK % (len(marked) - 1), "size_in_bytes": archived[path].size}
+    if "prefix_placeholder" in row and "sha256" in row:
+        return {**row, "sha256_in_prefix": row["sha256"]}
+    return row
 
 
-def _filled(text: bytes, marked: list[bytes], archived: Mapping[bytes, Digest]) -> Canonical:
-    """Put digests in the place of the marks."""
-    if not marked:
-        return Canonical(text, ())
-    positions = []
-    for number in range(len(marked)):
-        mark = (_MARK % number).encode()
-        positions.append((text.index(b'"' + mark + b'"') + 1, mark, marked[number]))
+def filled(pieces: Iterable[str], marked: Sequence[bytes], archived: Mapping[bytes, Digest]) -> Canonical:
+    """Put the digests of archived files in the place of the marks of `canonical_text`."""
     out: list[bytes] = []
     digests: list[tuple[int, bytes]] = []
-    at = length = 0
-    for start, mark, path in sorted(positions):
-        out += [text[at:start], archived[path].sha256.encode()]
-        length += start - at
-        digests.append((length, path))
+    length = number = 0
+    for piece in pieces:
+        text, at = piece.encode(), 0
+        while number < len(marked):
+            mark = (_MARK % number).encode()
+            start = text.find(b'"' + mark + b'"', at) + 1
+            if not start:
+                break  # it is in a piece behind this
+            out += [text[at:start], archived[marked[number]].sha256.encode()]
+            length += start - at
+            digests.append((length, marked[number]))
+            length += len(out[-1])
+            at = start + len(mark)
+            number += 1
+        out.append(text[at:])
         length += len(out[-1])
-        at = start + len(mark)
-    return Canonical(b"".join([*out, text[at:]]), tuple(digests))
+    return Canonical(b"".join([*out, b"\n"]), tuple(digests))

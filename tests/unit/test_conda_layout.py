@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -273,13 +274,19 @@ def test_litter(path: bytes, expected: bool) -> None:
     assert conda.is_litter(path) is expected
 
 
+def canonical(
+    document: Mapping[str, Any], site: str, left_out: Collection[bytes], archived: Mapping[bytes, Digest]
+) -> conda.Canonical:
+    return conda.filled(*conda.canonical_text(document, site, left_out, archived), archived)
+
+
 ARCHIVED = {b"bin/helper": Digest(hashlib.sha256(b"archived").hexdigest(), 8)}
 PYC = b"lib/python3.11/site-packages/__pycache__/tool.cpython-311.pyc"
 
 
 @pytest.mark.parametrize("document", [BY_CONDA, BY_RATTLER])
 def test_a_canonical_record_has_no_local_path(document: dict[str, Any]) -> None:
-    made = conda.canonical(document, "lib/python3.11/site-packages", {PYC}, ARCHIVED)
+    made = canonical(document, "lib/python3.11/site-packages", {PYC}, ARCHIVED)
     assert b"/home/me" not in made.content
     rewritten = json.loads(made.content)
     rows = {row["_path"].rpartition("/")[2]: row for row in rewritten["paths_data"]["paths"]}
@@ -299,12 +306,12 @@ def test_a_canonical_record_does_not_depend_on_where_it_was_installed() -> None:
     elsewhere["paths_data"]["paths"][0]["sha256_in_prefix"] = HASH
     elsewhere["paths_data"]["paths"][0]["size_in_bytes"] = 5000
     elsewhere["paths_data"]["paths"][1]["sha256"] = HASH
-    made = [conda.canonical(each, "", (), ARCHIVED) for each in (BY_RATTLER, elsewhere)]
+    made = [canonical(each, "", (), ARCHIVED) for each in (BY_RATTLER, elsewhere)]
     assert made[0] == made[1]
 
 
 def test_a_file_that_is_as_shipped_has_its_shipped_hash() -> None:
-    made = conda.canonical(BY_RATTLER, "", (), {})
+    made = canonical(BY_RATTLER, "", (), {})
     [helper] = [row for row in json.loads(made.content)["paths_data"]["paths"] if row["_path"] == "bin/helper"]
     assert helper["sha256_in_prefix"] == HASH
     assert made.digests == ()
@@ -316,7 +323,7 @@ def test_digests_are_where_they_are_said_to_be() -> None:
     rows = [{"_path": path, "path_type": "hardlink", "sha256": HASH} for path in paths]
     document = {"name": "x", "summary": "ü", "files": paths, "paths_data": {"paths": rows}}
     archived = {path.encode(): Digest(hashlib.sha256(path.encode()).hexdigest(), 1) for path in paths}
-    made = conda.canonical(document, "", (), archived)
+    made = canonical(document, "", (), archived)
     assert {of for _, of in made.digests} == set(archived)
     for offset, of in made.digests:
         assert made.content[offset : offset + 64].decode() == archived[of].sha256
@@ -325,7 +332,7 @@ def test_digests_are_where_they_are_said_to_be() -> None:
 
 
 def test_a_record_that_lacks_everything_is_kept() -> None:
-    made = conda.canonical({"name": "x"}, "", (), {})
+    made = canonical({"name": "x"}, "", (), {})
     assert json.loads(made.content) == {"name": "x"}
 
 
@@ -340,5 +347,5 @@ def test_a_record_that_lacks_everything_is_kept() -> None:
 )
 def test_an_archive_tells_nobody_a_token_or_a_password(url: str, expected: str) -> None:
     assert conda.without_secrets(url) == expected
-    made = conda.canonical({"name": "x", "url": url, "channel": url}, "", (), {})
+    made = canonical({"name": "x", "url": url, "channel": url}, "", (), {})
     assert json.loads(made.content) == {"name": "x", "url": expected, "channel": expected}

@@ -212,7 +212,8 @@ def spoiled_dynamic(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def other(self: deep._Rebuilding, *rest: object) -> Splice:
         splice = honest(self, *rest)  # type: ignore[arg-type]
-        return Splice(splice.offset, splice.length, splice.new.replace(b"\x0c" + bytes(7), b"\x0d" + bytes(7), 1))
+        new = bytes(splice.new).replace(b"\x0c" + bytes(7), b"\x0d" + bytes(7), 1)
+        return Splice(splice.offset, splice.length, new)
 
     monkeypatch.setattr(deep._Rebuilding, "_dynamic", other)
 

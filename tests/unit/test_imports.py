@@ -19,7 +19,7 @@ CLI = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pack" / "cli").glo
 ALLOWED = {
     "click": CLI,
     "tqdm": CLI,
-    "zstandard": {"pack/compress.py", "pack/expand.py", "installer_stub/payload.py"},
+    "zstandard": {"pack/compress.py", "pack/expand.py", "pack/squeezed.py", "installer_stub/payload.py"},
     "zlib_ng": {"pack/compress.py", "pack/expand.py"},
     "lief": {"pack/deep.py"},
     "yaml": {"pack/condarc.py"},

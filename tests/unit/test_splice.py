@@ -19,7 +19,7 @@ def reader(data: bytes) -> ReadAt:
 def applied(data: bytes, splices: list[Splice]) -> bytes:
     """Edit from the end, so that offsets stay true."""
     for splice in reversed(splices):
-        data = data[: splice.offset] + splice.new + data[splice.offset + splice.length :]
+        data = data[: splice.offset] + bytes(splice.new) + data[splice.offset + splice.length :]
     return data
 
 
