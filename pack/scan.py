@@ -56,9 +56,10 @@ LEFT_OUT = "left out"
 UNREADABLE = "unreadable"
 LEAVES = "leaves the prefix"
 EDITABLE = "editable, and its source stays behind"
+ABSENT = (LEFT_OUT, UNREADABLE, standing.MISSING)
+
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _LARGE = 4 << 20  # bytes; files are read in smaller pieces, which are better taken from the heap
-ABSENT = (LEFT_OUT, UNREADABLE, standing.MISSING)
 
 
 @dataclass(frozen=True)

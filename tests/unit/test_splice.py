@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from installer_stub.elf import ReadAt
 from pack.splice import Splice, Spliced, pieces, stacked
+from pack.squeezed import Squeezed
 
 DATA = b"0123456789"
 
@@ -111,3 +112,12 @@ def test_pieces_of_a_large_file() -> None:
     made = list(pieces(reader(data)))
     assert b"".join(made) == data
     assert max(map(len, made)) <= 1 << 20
+
+
+def test_what_is_much_may_be_squeezed() -> None:
+    new = b"lib/python3.11/site-packages/module.py\n" * 100_000
+    squeezed = Squeezed(new)
+    assert len(squeezed) == len(new)
+    assert len(squeezed._packed) < len(new) // 20
+    view = Spliced(reader(b"before, behind"), 14, [Splice(7, 1, squeezed)])
+    assert view.read_at(0, view.size) == b"before," + new + b"behind"
