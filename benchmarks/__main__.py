@@ -210,16 +210,15 @@ def _installing(prefix: Path, work: Path, sync: str = "") -> Sequence[Contestant
     environ = " ".join(f"{name}={quote(value)}" for name, value in stub.surroundings().items())
     installer = _prepared(prefix, work, "env.sh", f"{environ} {UNKEPT} -p {prefix} -o")
     archive = _prepared(prefix, work, "env.tar.zst", f"{UNKEPT} -p {prefix} -o")
-    tar = f"mkdir env && tar --zstd -xf {archive} -C env{sync}"
-    return [
-        Contestant("env.sh", f"sh {installer} --prefix $PWD/env", _tree(prefix)),
-        Contestant(f"tar --zstd -xf{sync and ' && sync -f'}", tar, _tree(prefix)),
-        Contestant(
-            "py-rattler, empty cache",
-            f"PYTHONPATH={quote(str(HERE.parent))} {quote(sys.executable)} -m benchmarks.client {prefix.name} $PWD",
-            _tree(prefix),
-        ),
-    ]
+    synced = " && sync -f" if sync else ""
+    client = f"PYTHONPATH={quote(str(HERE.parent))} {quote(sys.executable)} -m benchmarks.client {prefix.name} $PWD"
+    commands = {
+        "env.sh": f"sh {installer} --prefix $PWD/env",
+        f"tar --zstd -xf{synced}": f"mkdir env && tar --zstd -xf {archive} -C env{sync}",
+        "py-rattler, empty cache": client,
+        f"py-rattler, empty cache{synced}": client + sync,
+    }
+    return [Contestant(name, command, _tree(prefix)) for name, command in commands.items()]
 
 
 def _prepared(prefix: Path, work: Path, name: str, command: str) -> Path:

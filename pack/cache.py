@@ -32,6 +32,7 @@ _ABANDONED = 24 * 3600  # seconds after which nobody writes to a partial file an
 _PIECES, _SCANS, _LIMIT = "pieces", "scans", "limit"
 _PARTIAL = ".partial"
 _MAGIC = b"piece 1\n"
+_HELD = 2 << 20  # bytes of a piece that is checked and held; of larger ones no more than a block is
 _HEAD = struct.Struct("<IHI")  # of a block: the lengths of its data and its note, the CRC of both
 
 
@@ -76,12 +77,16 @@ class Cache:
         """Return the blocks of a piece, or None where there is none that is sound."""
         try:
             file = self._piece(key).open("rb", buffering=0)
-            for _ in _blocks(file):
-                pass
+            if os.fstat(file.fileno()).st_size <= _HELD:
+                found = iter(list(_blocks(file)))
+            else:
+                for _ in _blocks(file):
+                    pass
+                found = _blocks(file)  # again, and one by one
             os.utime(file.fileno())
         except (OSError, _Damaged):
             return None
-        return _blocks(file)
+        return found
 
     def keep(self, key: bytes, /) -> Piece | None:
         """Return what takes the blocks of a piece, or None where no more is kept."""

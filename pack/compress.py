@@ -276,7 +276,10 @@ class _Blocks(Compressor):
 
     def put(self, blocks: Iterable[Block]) -> None:
         self.begin(None)
-        self._follow(partial(self._join_all, blocks))
+        if self._flight:
+            self._follow(partial(self._join_all, blocks))
+        else:
+            self._join_all(blocks)
 
     def close(self) -> None:
         try:

@@ -26,6 +26,7 @@ from installer_stub.writing import begin_to_store, output_error, write_all, writ
 __all__ = ["DirectoryOutput", "Output", "Stream", "output_error", "standard_output", "write_all", "writing"]
 
 _BUFFER = 1 << 20
+_MOST_PIECES = 1000  # the system takes 1,024 at once
 _STRIDE = 8 << 20  # bytes that the system is told to store at once
 _NAME_MAX = 255  # bytes; of every file system in use
 
@@ -39,7 +40,8 @@ class Stream:
     def __init__(self, file: int, name: str) -> None:
         self._file = file
         self._name = name
-        self._buffer = bytearray()
+        self._pieces: list[bytes] = []  # that wait until they are enough
+        self._waiting = 0  # bytes of them
         self._handed = 0  # bytes that the system has
         self._stored = 0  # of them, those that it was told to store
         self.written = 0
@@ -47,23 +49,23 @@ class Stream:
     def write(self, data: bytes, /) -> int:
         """Take all of ``data``."""
         self.written += len(data)
-        if len(self._buffer) + len(data) >= _BUFFER:
+        self._pieces.append(data)
+        self._waiting += len(data)
+        if self._waiting >= _BUFFER or len(self._pieces) >= _MOST_PIECES:
             self.flush()
-        if len(data) >= _BUFFER:
-            self._hand(data)
-        else:
-            self._buffer += data
         return len(data)
 
     def flush(self) -> None:
-        """Hand what is buffered to the system."""
-        data, self._buffer = self._buffer, bytearray()
-        self._hand(data)
-
-    def _hand(self, data: bytes | bytearray) -> None:
+        """Hand what waits to the system."""
+        pieces, waiting = self._pieces, self._waiting
+        self._pieces, self._waiting = [], 0
+        if not waiting:
+            return
         with writing(self._name):
-            write_all(self._file, data)
-        self._handed += len(data)
+            written = os.writev(self._file, pieces)  # uncopied
+            if written < waiting:
+                write_all(self._file, b"".join(pieces)[written:])
+        self._handed += waiting
         if self._handed - self._stored >= _STRIDE:
             begin_to_store(self._file, self._stored, self._handed - self._stored)
             self._stored = self._handed
