@@ -89,27 +89,27 @@ class Scribe:
 
 def _serve(root: int, gid: int, shared: memoryview, line: Line) -> None:
     """Make files as told."""
-    os.umask(0)  # whoever orders has seen to that
     sink: Optional[Sink] = None  # of a file that goes on with the next orders
     while True:
         orders: List[_Order] = line.receive()
         code, path = 0, b""
         try:
             for path, mode, mtime, pieces, ends in orders:
-                sink = sink or Sink(os.open(path, NEW, mode, dir_fd=root))
+                sink = sink or Sink(os.open(path, NEW, 0o600, dir_fd=root))
                 for at, length in pieces:
                     sink.write(shared[at : at + length])
                 if ends:
-                    _finish(sink, mtime, gid)
+                    _finish(sink, mode, mtime, gid)
                     sink = None
         except OSError as error:
             code = error.errno or errno.EIO
         line.send((code, path))
 
 
-def _finish(sink: Sink, mtime: int, gid: int) -> None:
+def _finish(sink: Sink, mode: int, mtime: int, gid: int) -> None:
     sink.end()
     if gid >= 0:
         os.fchown(sink.descriptor, -1, gid)
+    os.fchmod(sink.descriptor, mode)
     os.utime(sink.descriptor, ns=(mtime * 10**9, mtime * 10**9))
     os.close(sink.descriptor)

@@ -341,4 +341,5 @@ def filled(pieces: Iterable[str], marked: Sequence[bytes], archived: Mapping[byt
             number += 1
         out.append(text[at:])
         length += len(out[-1])
+    assert number == len(marked), "each mark is there, in its order"
     return Canonical(b"".join([*out, b"\n"]), tuple(digests))
