@@ -64,10 +64,14 @@ def _scan(prefix: Path) -> Sequence[Contestant]:
     def named(_: Path, out: str) -> None:
         _require(len(out.splitlines()) > 50, "hardly anything found")
 
+    def enough(_: Path, out: str) -> None:
+        _require(int(out) > 10_000, "hardly anything found")
+
     command = f"{PACK} scan --json -p {prefix} > found.json; wc -c < found.json"
+    read = f"find {prefix} -type f -exec cat {{}} + > /dev/null"  # else the first would wait for the disk
     return [
-        Contestant("pack scan", command, lambda _, out: _require(int(out) > 10_000, "hardly anything found")),
-        Contestant("grep -rlF PREFIX", f"grep -rlF {prefix} {prefix}", named),
+        Contestant("pack scan", command, enough, before=read),
+        Contestant("grep -rlF PREFIX", f"grep -rlF {prefix} {prefix}", named, before=read),
     ]
 
 
@@ -212,13 +216,17 @@ def _installing(prefix: Path, work: Path, sync: str = "") -> Sequence[Contestant
     archive = _prepared(prefix, work, "env.tar.zst", f"{UNKEPT} -p {prefix} -o")
     synced = " && sync -f" if sync else ""
     client = f"PYTHONPATH={quote(str(HERE.parent))} {quote(sys.executable)} -m benchmarks.client {prefix.name} $PWD"
-    commands = {
-        "env.sh": f"sh {installer} --prefix $PWD/env",
-        f"tar --zstd -xf{synced}": f"mkdir env && tar --zstd -xf {archive} -C env{sync}",
-        "py-rattler, empty cache": client,
-        f"py-rattler, empty cache{synced}": client + sync,
+    packages = f"$(find {' '.join(quote(str(channel)) for channel in inputs.channels())} -name '*.conda')"
+    works = {
+        "env.sh": (f"sh {installer} --prefix $PWD/env", installer),
+        f"tar --zstd -xf{synced}": (f"mkdir env && tar --zstd -xf {archive} -C env{sync}", archive),
+        "py-rattler, empty cache": (client, packages),
+        f"py-rattler, empty cache{synced}": (client + sync, packages),
     }
-    return [Contestant(name, command, _tree(prefix)) for name, command in commands.items()]
+    return [
+        Contestant(name, command, _tree(prefix), before=f"cat {read} > /dev/null")
+        for name, (command, read) in works.items()
+    ]
 
 
 def _prepared(prefix: Path, work: Path, name: str, command: str) -> Path:
@@ -275,6 +283,18 @@ def _bytes(prefix: Path) -> int:
     return sum(path.stat().st_size for path in prefix.rglob("*") if path.is_file() and not path.is_symlink())
 
 
+def _earlier(about: str) -> dict[str, dict[str, Figures]]:
+    """Read the results of another run, if they are of the same environment on the same machine."""
+    try:
+        document = json.loads((HERE / "results.json").read_text())
+        if document["about"] != about:
+            return {}
+        contests = document["contests"].items()
+        return {work: {name: Figures.of(each) for name, each in them.items()} for work, them in contests}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
 def _written(about: str, figures: dict[str, dict[str, Figures]]) -> str:
     """Write the results so far, and return them as text."""
     text = f"{about}\n\n{table(figures)}"
@@ -291,7 +311,7 @@ def main() -> int:
     """Run what the command line asks for, and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="the contests whose name holds this")
+    parser.add_argument("--only", default="", help="the contests whose name holds this; the others' results stay")
     parser.add_argument("--size", choices=inputs.SIZES, default="large")
     options = parser.parse_args()
     work = channel.CACHE / "benchmarks/work"
@@ -309,10 +329,11 @@ def main() -> int:
             for name, make in contests(prefix, work, fast).items()
             if options.only in name
         ]
-        what = f"{options.size} environment: {_count(prefix)} files, {_bytes(prefix) / 1e6:.0f} MB"
+        about = f"{options.size} environment: {_count(prefix)} files, {_bytes(prefix) / 1e6:.0f} MB; {_machine()}"
+        earlier = _earlier(about) if options.only else {}
         say = partial(print, file=sys.stderr, flush=True)
-        for number, figures in run(chosen, options.rounds, say):
-            text = _written(f"{what}; rounds: {number}; {_machine()}", figures)
+        for figures in run(chosen, options.rounds, say):
+            text = _written(about, {**earlier, **figures})
     except (PackError, Wrong) as error:
         print(error, file=sys.stderr)
         return 1

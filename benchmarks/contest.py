@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 class Wrong(Exception):
@@ -38,6 +39,12 @@ class Figures:
     size: int = 0  # bytes of its output
     input: int = 0  # bytes of its input, if that is told
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Figures:
+        """Return the figures that `as_json` described."""
+        facts = (document["rounds"], [document["cpu_seconds"]], [document["memory"]])
+        return cls(*facts, document["size"], document["input"])
+
     def as_json(self) -> dict[str, object]:
         """Return all of it, with the medians."""
         return {
@@ -61,8 +68,8 @@ class Contest:
 
 def run(
     contests: Sequence[Contest], rounds: int, say: Callable[[str], None]
-) -> Iterator[tuple[int, dict[str, dict[str, Figures]]]]:
-    """Run every contestant in turn; yield the round and all figures after each contest. Raises Wrong."""
+) -> Iterator[dict[str, dict[str, Figures]]]:
+    """Run every contestant in turn; yield all figures after each contest. Raises Wrong."""
     figures = {each.name: {one.name: Figures(input=one.input) for one in each.contestants} for each in contests}
     for number in range(rounds):
         for contest in contests:
@@ -71,7 +78,7 @@ def run(
                 _measure(contestant, contest.work / "contest", taken)
                 say(f"round {number + 1}: {contest.name}: {contestant.name}: {taken.seconds[-1]:.2f} s")
             held = contests if number else contests[: contests.index(contest) + 1]
-            yield number + 1, {each.name: figures[each.name] for each in held}
+            yield {each.name: figures[each.name] for each in held}
 
 
 def _measure(contestant: Contestant, work: Path, figures: Figures) -> None:
@@ -106,10 +113,10 @@ def _measure(contestant: Contestant, work: Path, figures: Figures) -> None:
 
 
 def table(figures: Mapping[str, Mapping[str, Figures]]) -> str:
-    """Write the figures as a table in Markdown: medians, and each peer's time as a multiple of ours."""
+    """Write the figures as a table in Markdown: medians of all rounds, and each peer's time as a multiple of ours."""
     lines = [
-        "| work | program | seconds | times ours | CPU seconds | peak memory | output |",
-        "|---|---|--:|--:|--:|--:|--:|",
+        "| work | program | rounds | seconds | times ours | CPU seconds | peak memory | output |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for contest, contestants in figures.items():
         ours = statistics.median(next(iter(contestants.values())).seconds)
@@ -119,6 +126,7 @@ def table(figures: Mapping[str, Mapping[str, Figures]]) -> str:
             cells = [
                 contest,
                 name.replace("|", "\\|"),
+                f"{len(each.seconds)}",
                 f"{seconds:.2f}",
                 f"{seconds / ours:.2f}",
                 f"{statistics.median(each.cpu):.2f}",
