@@ -221,7 +221,7 @@ def _installing(prefix: Path, work: Path, sync: str = "") -> Sequence[Contestant
         "env.sh": (f"sh {installer} --prefix $PWD/env", installer),
         f"tar --zstd -xf{synced}": (f"mkdir env && tar --zstd -xf {archive} -C env{sync}", archive),
         "py-rattler, empty cache": (client, packages),
-        f"py-rattler, empty cache{synced}": (client + sync, packages),
+        f"py-rattler, empty cache{synced}": (client + sync, packages),  # on a tmpfs, the same
     }
     return [
         Contestant(name, command, _tree(prefix), before=f"cat {read} > /dev/null")

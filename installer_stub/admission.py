@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Callable, List, Set, Tuple
+from typing import Callable, Dict, List, Set, Tuple
 
 from installer_stub import manifest
 from installer_stub.errors import ManifestError
@@ -46,6 +46,11 @@ class Archive:
         listing = manifest.load_listing(self.head[-1][1])
         _check(self.manifest, listing)
         return listing
+
+    @cached_property
+    def entries(self) -> Dict[bytes, Entry]:
+        """What the members are held against, by path: what is listed; of one that is checked as a whole, nothing."""
+        return {} if self.is_checked else {entry.path: entry for entry in self.listing.entries}
 
 
 def open_archive(read: Read, is_checked: bool = False) -> Archive:
@@ -109,7 +114,7 @@ class Guard:
     def __init__(self, archive: Archive) -> None:
         self._listed = archive.manifest
         self._is_checked = archive.is_checked
-        self._entries = {} if archive.is_checked else {entry.path: entry for entry in archive.listing.entries}
+        self._entries = archive.entries
         self._directories = {b""}
         self._unlisted = 0
         self._seen: Set[bytes] = set()

@@ -13,14 +13,13 @@ from installer_stub.model import Entry, Kind
 from installer_stub.rewrite import Digest, Form
 from installer_stub.tarstream import ArchiveDamaged, Bytes, Member, damaged
 
-OTHER_BYTES = "has other bytes than the manifest says"
 _PIECE = 1 << 20
 
 
 def check(archive: Archive, progress: Callable[[int], object] = lambda count: None) -> int:
     """Hold every member against the manifest, and write nothing; return how many there are. Raises ArchiveDamaged."""
     guard = Guard(archive)
-    entries = {entry.path: entry for entry in archive.listing.entries}
+    entries = archive.entries
     files = {file.path: file for file in archive.manifest.files if file.is_rewritten}
     form = Form(None)
     for member, _ in archive.head:
@@ -53,7 +52,7 @@ def check(archive: Archive, progress: Callable[[int], object] = lambda count: No
 def require(member: Member, entry: Optional[Entry], digest: Digest) -> None:
     """Raise ArchiveDamaged where a file has other bytes than the manifest says; links have none."""
     if entry is not None and entry.kind is Kind.FILE and digest != (entry.sha256, entry.size):
-        raise refused(member, OTHER_BYTES)
+        raise refused(member, "has other bytes than the manifest says")
 
 
 def packed_for(member: Member, content: bytes) -> Form:

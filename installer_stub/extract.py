@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from installer_stub import activation, audit, durable, relocate, rewrite, staging, state, target
-from installer_stub.admission import Archive, Guard, Read, refused
+from installer_stub.admission import Archive, Guard, Read
 from installer_stub.fit import misfits
 from installer_stub.model import Field, Finding, Kind, Reference, Relocatable
 from installer_stub.rewrite import Digest, Form
@@ -108,7 +108,7 @@ class _Extraction:
         self._old = Form(None)  # in which the archive's files are
         self._new = Form(prefix, self._digests)
         self._is_checked = archive.is_checked
-        self._entries = {} if archive.is_checked else {entry.path: entry for entry in archive.listing.entries}
+        self._entries = archive.entries
         rewritten = [file for file in archive.manifest.files if file.is_rewritten]
         self._rewritten = {file.path: file for file in rewritten}
         self._files = self._rewritten if prefix is not None else {}
@@ -208,8 +208,7 @@ class _Extraction:
             raise
         except ValueError as error:  # Unlike or Misfit: there was room, so the bytes are not what was recorded
             raise damaged(f"{os.fsdecode(file.path)!r}: {error}") from error
-        if not self._is_checked and done.archived != (file.sha256, file.size):
-            raise refused(member, audit.OTHER_BYTES)
+        self._compare(member, done.archived)
         return done.same
 
     def _copied(self, view: Read, size: int, write: Callable[[Bytes], object]) -> Optional[Digest]:

@@ -13,7 +13,7 @@ import zlib
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Type
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from installer_stub import ahead, expand, trailer
 from installer_stub.ahead import Expanding, Source
@@ -119,8 +119,10 @@ class _Packed(Source):
         return self._expanding.fill(room)
 
     def _take(self, count: int) -> bytes:
+        # The last byte comes alone: whoever ends before it has left something.
+        count = min(count, self._left - (self._left > 1))
         try:
-            piece = os.read(self._file, min(count, self._left))
+            piece = os.read(self._file, count)
         except OSError as error:  # not to be taken for an error of what is written
             raise _unreadable(self._path, error) from error
         if not piece and self._left:
@@ -146,23 +148,11 @@ class _Packed(Source):
 
 
 class _Unzstd(Source):
-    """A zstd frame, expanded to where its bytes are to be. Whether it is cut or goes on, a hash has to tell."""
+    """A zstd frame, expanded to where its bytes are to be; ``packed`` gives the last of its own alone."""
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._read = read
+    def __init__(self, packed: Callable[[int], bytes]) -> None:
+        self._packed = packed
         self._reader: Any = None
-        self._error: Type[Exception] = OSError
-
-    def _begun(self) -> Any:
-        if self._reader is None:
-            try:
-                import zstandard  # the frozen program has it
-            except ImportError as error:
-                raise NoRelocator("this Python cannot expand zstd, which the payload is packed with.") from error
-            self._error = zstandard.ZstdError
-            engine: Any = zstandard.ZstdDecompressor(max_window_size=expand.ZSTD_WINDOW)
-            self._reader = engine.stream_reader(SimpleNamespace(read=self._read), read_size=_PIECE)
-        return self._reader
 
     def read(self, count: int, /) -> bytes:
         """Return 1 to ``count`` bytes, none at the end."""
@@ -171,15 +161,19 @@ class _Unzstd(Source):
 
     def fill(self, room: memoryview) -> int:
         """Put the next bytes there, as many as it takes; return how many these are, fewer only at the end."""
-        reader, size = self._begun(), 0
         try:
-            while size < len(room):
-                more = reader.readinto(room[size:])
-                if not more:
-                    break
-                size += more
-        except self._error as error:
+            import zstandard  # the frozen program has it
+        except ImportError as error:
+            raise NoRelocator("this Python cannot expand zstd, which the payload is packed with.") from error
+        if self._reader is None:
+            engine: Any = zstandard.ZstdDecompressor(max_window_size=expand.ZSTD_WINDOW)
+            self._reader = engine.stream_reader(SimpleNamespace(read=self._packed), read_size=_PIECE)
+        try:
+            size = int(self._reader.readinto(room))
+        except zstandard.ZstdError as error:
             raise damaged(f"its compressed stream is damaged: {error}") from error
+        if size < len(room) and self._packed(1):
+            raise damaged("it goes on behind its compressed stream")
         return size
 
 

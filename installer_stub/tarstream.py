@@ -136,14 +136,16 @@ class TarStream:
         return data
 
     def _take(self, count: int) -> bytes:
-        data = bytes(self._buffer[self._at : self._at + count])
-        self._at += len(data)
-        while len(data) < count:
+        pieces = [bytes(self._buffer[self._at : self._at + count])]
+        self._at += len(pieces[0])
+        missing = count - len(pieces[0])
+        while missing:
             self._advance()
-            self._at = min(count - len(data), len(self._buffer))
-            data += self._buffer[: self._at]
+            self._at = min(missing, len(self._buffer))
+            pieces.append(bytes(self._buffer[: self._at]))
+            missing -= self._at
         self._position += count
-        return data
+        return b"".join(pieces)
 
     def _advance(self) -> None:
         self._buffer, self._at = memoryview(self._source(_PIECE)), 0

@@ -42,8 +42,7 @@ class Stream:
         self._name = name
         self._pieces: list[bytes] = []  # that wait until they are enough
         self._waiting = 0  # bytes of them
-        self._handed = 0  # bytes that the system has
-        self._stored = 0  # of them, those that it was told to store
+        self._stored = 0  # bytes that the system was told to store
         self.written = 0
 
     def write(self, data: bytes, /) -> int:
@@ -65,10 +64,10 @@ class Stream:
             written = os.writev(self._file, pieces)  # uncopied
             if written < waiting:
                 write_all(self._file, b"".join(pieces)[written:])
-        self._handed += waiting
-        if self._handed - self._stored >= _STRIDE:
-            begin_to_store(self._file, self._stored, self._handed - self._stored)
-            self._stored = self._handed
+        fresh = self.written - self._stored
+        if fresh >= _STRIDE:
+            begin_to_store(self._file, self._stored, fresh)
+            self._stored = self.written
 
 
 class _Partial(ABC):

@@ -76,12 +76,12 @@ class Recall:
 
         It is told once: what is told is held no longer.
         """
-        row = self._group(_group(job)).pop(job.path, None)
+        row = self._known(_group(job)).pop(job.path, None)
         if row is None or row[0] != _state(job, found, digests):
             return None
         return Examined.again(job, row[1])
 
-    def _group(self, name: bytes) -> _Group:
+    def _known(self, name: bytes) -> _Group:
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _loads(self._written.get(name, b""))

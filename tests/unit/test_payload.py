@@ -96,7 +96,7 @@ def test_a_file_that_is_cut_is_damaged(cut: int, path: Path) -> None:
 @pytest.mark.parametrize("more", [b"\0", b"x" * 1000, bytes(1 << 20)], ids=["a byte", "a thousand", "a million"])
 def test_bytes_behind_the_stream_are_damage_even_with_the_right_hash(form: str, more: bytes, path: Path) -> None:
     write(path, whole(packed(SMALL, form) + more))
-    with pytest.raises(ArchiveDamaged, match=r"behind its compressed stream|stream is damaged: .* frame"):
+    with pytest.raises(ArchiveDamaged, match="goes on behind its compressed stream"):
         read_all(path)
 
 
