@@ -48,6 +48,10 @@ class Line:
             data += piece
         return data
 
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when a message comes."""
+        return self._reading
+
     def close(self) -> None:
         """Hang up."""
         os.close(self._reading)

@@ -21,6 +21,7 @@ RIGHT = 4  # bytes looked at behind it
 _STOPS = frozenset(b" \t\n\r\v\f\0\"'`,:;=(<>[{|&")
 _OPTION = re.compile(rb"-[A-Za-z]+\Z")
 _URL = re.compile(rb"\bfile:(//[A-Za-z0-9.-]*)?\Z")
+_PLAIN = re.compile(rb"[A-Za-z0-9._-]+")  # what every spelling but those of UTF-16 leaves as it is
 _NAME = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+~@%^") | frozenset(
     range(0x80, 0x100)
 )
@@ -52,11 +53,15 @@ def search(chunks: Iterable[bytes], needles: Mapping[bytes, Tuple[bytes, Spellin
             pass
         return
     margin = longest + RIGHT
+    marks = landmarks(needles)
     window, base, done = b"", 0, 0  # base: the offset of window[0]; done: hits before it are settled
     for chunk in chunks:
-        window += chunk
+        # Nothing in it, nor where it is joined: then it need not be joined.
+        quiet = len(chunk) > LEFT + margin and not holds_any(chunk, marks)
+        quiet = quiet and not holds_any(window + chunk[:margin], marks)
+        base, window = (base + len(window), chunk) if quiet else (base, window + chunk)
         settled = base + len(window) - margin
-        for hit in _window(window, base, done, needles):
+        for hit in () if quiet else _window(window, base, done, needles):
             if hit.offset > settled:
                 break
             yield hit
@@ -86,6 +91,24 @@ def _window(window: bytes, base: int, done: int, needles: Mapping[bytes, Tuple[b
         for needle, offset in nearest.items():
             if 0 <= offset < end:
                 nearest[needle] = window.find(needle, end)
+
+
+def landmarks(needles: Iterable[bytes]) -> Tuple[bytes, ...]:
+    """Return a few byte strings, of which every needle holds one: where there is none of them, there is no needle.
+
+    Spellings of a prefix differ in what stands between the names in it, so that one name will do for most of them.
+    """
+    left, marks = list(needles), []
+    while left:
+        mark = max(_PLAIN.findall(left[0]), key=len, default=left[0])
+        marks.append(mark)
+        left = [needle for needle in left if mark not in needle]
+    return tuple(marks)
+
+
+def holds_any(data: bytes, marks: Iterable[bytes]) -> bool:
+    """Whether one of some byte strings is in ``data``."""
+    return any(mark in data for mark in marks)
 
 
 def is_relative(path: bytes) -> bool:

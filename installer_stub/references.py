@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Set, Tuple
 
 from installer_stub import match
 from installer_stub.classify import Format, classify
 from installer_stub.elf import ReadAt
-from installer_stub.match import Hit
 from installer_stub.model import Finding, Reference, Spelling
 from installer_stub.slots import CONTAINERS, INLINED, Slots
 
@@ -37,8 +34,7 @@ class Mode(Enum):
     PLACEHOLDER_BINARY = "binary"
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """What one pass over a file told: all offsets are those of the bytes as read."""
 
     sha256: str
@@ -64,20 +60,19 @@ def read(
     there. Memory is that of a piece, whatever the size, and of what is found.
     """
     literal = mode is not Mode.SEARCH
-    hasher = hashlib.sha256()
     asked = _asked(size, 0)
     first = read_at(0, asked)
     head = first[:_HEAD]
     format = classify(head, path)
-    seen = _Seen({p[:INLINED] for p in prefixes if len(p) > INLINED} if format is Format.ELF else set())
     utf16 = UTF16.get(format, Spelling.PLAIN)
-    table = {p: (p, Spelling.PLAIN) for p in prefixes} if literal else _needles(tuple(prefixes), utf16)
-    if len(first) < asked and not any(needle in first for needle in table):
-        hits: List[Hit] = []  # most files are of one piece, and name nothing
-        hasher.update(first)
-        seen.take(first)
-    else:
-        hits = list(match.search(_pieces(read_at, size, first, hasher.update, seen), table))
+    table, marks = _placeholders(tuple(prefixes)) if literal else _needles(tuple(prefixes), utf16)
+    if len(first) < asked and format is not Format.ELF and not match.holds_any(first, marks):
+        # Most files are of one piece, and name nothing.
+        text = mode is Mode.PLACEHOLDER_TEXT if literal else b"\0" not in first or utf16 is not Spelling.PLAIN
+        return Reading(hashlib.sha256(first).hexdigest(), len(first), format, text, head, (), ())
+    hasher = hashlib.sha256()
+    seen = _Seen({p[:INLINED] for p in prefixes if len(p) > INLINED} if format is Format.ELF else set())
+    hits = list(match.search(_pieces(read_at, size, first, hasher.update, seen), table))
     text = mode is Mode.PLACEHOLDER_TEXT if literal else not seen.nul or utf16 is not Spelling.PLAIN
     if not hits and not seen.heads:
         return Reading(hasher.hexdigest(), seen.size, format, text, head, (), ())
@@ -98,19 +93,32 @@ def read(
     return Reading(hasher.hexdigest(), seen.size, format, text, head, tuple(find.references), tuple(find.findings))
 
 
+_Table = Tuple[Dict[bytes, Tuple[bytes, Spelling]], Tuple[bytes, ...]]  # what `match.search` takes, and its landmarks
+
+
 @lru_cache(maxsize=64)
-def _needles(prefixes: Tuple[bytes, ...], utf16: Spelling) -> Dict[bytes, Tuple[bytes, Spelling]]:
-    return match.needles(prefixes, utf16)
+def _needles(prefixes: Tuple[bytes, ...], utf16: Spelling) -> _Table:
+    table = match.needles(prefixes, utf16)
+    return table, match.landmarks(table)
 
 
-@contextmanager
-def opened(path: bytes) -> Iterator[ReadAt]:
-    """Open a file for ``read``: yield a function (offset, length) -> bytes."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        yield lambda offset, length: os.pread(descriptor, length, offset)
-    finally:
-        os.close(descriptor)
+@lru_cache(maxsize=64)
+def _placeholders(prefixes: Tuple[bytes, ...]) -> _Table:
+    return {each: (each, Spelling.PLAIN) for each in prefixes}, match.landmarks(prefixes)
+
+
+class Opened:
+    """Opens a file for ``read``: in its block there is a function (offset, length) -> bytes."""
+
+    def __init__(self, path: bytes) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+    def __enter__(self) -> ReadAt:
+        descriptor = self._descriptor
+        return lambda offset, length: os.pread(descriptor, length, offset)
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._descriptor)
 
 
 class _Seen:

@@ -198,7 +198,7 @@ class _Stage:
 
         full = os.path.join(self.root, found.path)
         try:
-            with references.opened(full) as read_at:
+            with references.Opened(full) as read_at:
                 sha256 = references.read(read_at, found.size, found.path, ()).sha256
                 prefixes = self._prefixes_named(found.path, sha256)
                 reading = references.read(read_at, found.size, found.path, prefixes, root=self.root)

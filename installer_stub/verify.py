@@ -122,7 +122,7 @@ def _left_over(
     current = tree.state.prefix or b""
     full = os.path.join(tree.root, found.path)
     try:
-        with references.opened(full) as read_at:
+        with references.Opened(full) as read_at:
             reading = references.read(read_at, found.size, found.path, (current, *stale), root=tree.root)
             # /a/env/env may be written /a/env////env, and is not /a/env then.
             right = {
@@ -141,7 +141,7 @@ def _left_over(
             yield Finding(found.path, reference.offset, LEFT_OVER, os.fsdecode(reference.prefix))
     for finding in reading.findings:
         if finding.what == NOT_REWRITABLE and finding.offset >= 0:
-            with references.opened(full) as read_at:
+            with references.Opened(full) as read_at:
                 window = read_at(finding.offset, len(current))
             if window != current:
                 yield Finding(found.path, finding.offset, LEFT_OVER, finding.detail)

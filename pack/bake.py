@@ -77,7 +77,7 @@ def bake(scan: Scan, prefix: bytes) -> Baked:
 def _baked(root: bytes, item: Item, file: Relocatable, form: Form) -> Item:
     """Add what a relocation writes to the layers of an item, and take the size and the hash that come of it."""
     path = os.path.join(root, item.source or item.entry.path)
-    with references.opened(path) as below:
+    with references.Opened(path) as below:
         view = stacked(below, item.disk_size, item.layers)[0]
         if any(reference.field is Field.PAGE_HASH for reference in file.references):
             return _whole(item, file, form, b"".join(pieces(view)))

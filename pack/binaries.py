@@ -35,7 +35,7 @@ def refined(read_at: ReadAt, reading: Reading) -> Reading:
         found = _named(read_at, parsed, reading.size, found)
     except OddElf:
         return reading  # what is odd was reported when it was read
-    return replace(reading, references=tuple(found))
+    return reading._replace(references=tuple(found))
 
 
 def _counted(read_at: ReadAt, parsed: Elf, reading: Reading) -> list[Reference]:

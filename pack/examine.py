@@ -10,7 +10,7 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -54,6 +54,10 @@ class Context:
         earlier = [form.prefix for form in self.forms if form.prefix is not None]
         return tuple(sorted({*self.names, *earlier}, key=lambda name: (-len(name), name)))
 
+    def path_of(self, job: Job) -> bytes:
+        """The absolute path of a file on disk."""
+        return job.source or self.prefix + b"/" + job.path
+
 
 class Job(NamedTuple):
     """A file to examine. ``known``, ``relocatable`` and ``findings`` are what an earlier packing says of it.
@@ -72,11 +76,6 @@ class Job(NamedTuple):
     elsewhere: tuple[bytes, ...] = ()
     privileged: bool = False
     source: bytes = b""  # the absolute path of a file that is packed from outside of the prefix
-
-    @property
-    def on_disk(self) -> bytes:
-        """The path of the file on disk, relative to the prefix or absolute."""
-        return self.source or self.path
 
 
 class Examined(NamedTuple):
@@ -106,9 +105,9 @@ class Examined(NamedTuple):
 
 def examine(job: Job, context: Context) -> Examined:
     """Examine one file of the prefix. An unreadable file is a verdict, too: ``error`` says why."""
-    path = os.path.join(context.prefix, job.on_disk)
+    path = context.path_of(job)
     try:
-        with references.opened(path) as read_at:
+        with references.Opened(path) as read_at:
             verdict = _File(job, context, read_at).verdict()
     except OSError as error:
         nothing = Digest("", 0)
@@ -209,7 +208,7 @@ class _File:
         """Rebuild the file as its package shipped it. The proof is exact: it hashes as recorded."""
         if reading.sha256 == owned.sha256 and not owned.placeholder:
             plain = not reading.references and not reading.findings
-            return _Archived((), reading if plain else replace(reading, references=(), findings=()))
+            return _Archived((), reading if plain else reading._replace(references=(), findings=()))
         if not owned.placeholder:
             return None
         mode = Mode.PLACEHOLDER_TEXT if owned.text else Mode.PLACEHOLDER_BINARY
@@ -294,7 +293,8 @@ class _File:
         return _Archived(layers, references.read(read_at, size, self.job.path, prefixes, mode, self.context.prefix))
 
     def _finished(self, archived: _Archived, disk: Digest, standing: Standing) -> Examined:
-        archived = self._with_run_paths(self._refined(self._beside(archived)))
+        if archived.reading.references:
+            archived = self._with_run_paths(self._refined(self._beside(archived)))
         if standing is not Standing.INTACT:  # what is as shipped names at most the placeholder
             archived = self._looked_inside(archived)
         reading = archived.reading
@@ -312,9 +312,9 @@ class _File:
     def _beside(self, archived: _Archived) -> _Archived:
         """Let a Python script find its interpreter in its own directory, where it is: no rewriting then."""
         reading = archived.reading
-        first = reading.references[0] if reading.references else None
-        if first is None or not reading.text:
+        if not reading.text:
             return archived
+        first = reading.references[0]
         if first.field is Field.SHEBANG:
             parsed, room = shebang.parse(first.archived), first.room
         else:
@@ -339,10 +339,10 @@ class _File:
 
     def _refined(self, archived: _Archived) -> _Archived:
         """Decide how the strings of a binary are rewritten."""
-        if archived.reading.format is not Format.ELF or not archived.reading.references:
+        if archived.reading.format is not Format.ELF:
             return archived
         read_at, _ = stacked(self.read_at, self.job.size, archived.layers)
-        return replace(archived, reading=binaries.refined(read_at, archived.reading))
+        return archived._replace(reading=binaries.refined(read_at, archived.reading))
 
     def _with_run_paths(self, archived: _Archived) -> _Archived:
         """Make run paths relative where that fits: no rewriting then."""
@@ -353,7 +353,7 @@ class _File:
         made = run_paths.made_relative(read_at, self.job.path, self.job.elsewhere, reading.references)
         if made is not None:
             digest = references.read(Spliced(read_at, size, made.splices).read_at, size, self.job.path, ())
-            reading = replace(reading, sha256=digest.sha256, references=made.references)
+            reading = reading._replace(sha256=digest.sha256, references=made.references)
             archived = _Archived((*archived.layers, made.splices), reading)
         return self._grown(archived) if self.context.grow else archived
 
@@ -365,14 +365,14 @@ class _File:
             made = deep.grown(read_at, size, self.job.path, self.job.elsewhere, reading.references)
         except deep.NotGrown as error:
             note = Finding(self.job.path, -1, deep.NOT_GROWN, str(error))
-            return replace(archived, reading=replace(reading, findings=(*reading.findings, note)))
+            return archived._replace(reading=reading._replace(findings=(*reading.findings, note)))
         if made is None:
             return archived
         view = Spliced(read_at, size, made.splices)
         digest = references.read(view.read_at, view.size, self.job.path, ())
         notes = [Finding(self.job.path, -1, deep.GROWN, deep.described(old, new)) for old, new in made.changed]
-        reading = replace(reading, sha256=digest.sha256, size=digest.size, references=made.references)
-        reading = replace(reading, findings=(*reading.findings, *notes))
+        reading = reading._replace(sha256=digest.sha256, size=digest.size, references=made.references)
+        reading = reading._replace(findings=(*reading.findings, *notes))
         return _Archived((*archived.layers, made.splices), reading)
 
     def _looked_inside(self, archived: _Archived) -> _Archived:
@@ -387,7 +387,7 @@ class _File:
         before = tuple(each for each in reading.findings if each.offset < start)
         inside = containers.search(read_at, size, self.job.path, format, self.names)
         kept = tuple(each for each in reading.references if each.end <= start)
-        return replace(archived, reading=replace(reading, references=kept, findings=(*before, *inside)))
+        return archived._replace(reading=reading._replace(references=kept, findings=(*before, *inside)))
 
     def _compiled(self, reading: Reading) -> bytecode.Header | None:
         if reading.format is not Format.BYTECODE:
@@ -398,7 +398,6 @@ class _File:
             return None
 
 
-@dataclass(frozen=True)
-class _Archived:
+class _Archived(NamedTuple):
     layers: Layers
-    reading: Reading = field(repr=False)
+    reading: Reading

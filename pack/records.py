@@ -125,7 +125,7 @@ def _rows(record: bytes, content: bytes) -> Iterator[_Row]:
 
 def content_of(verdict: Examined, context: Context) -> bytes:
     """Read the archived bytes of a file."""
-    with references.opened(os.path.join(context.prefix, verdict.job.on_disk)) as below:
+    with references.Opened(context.path_of(verdict.job)) as below:
         read_at, _ = stacked(below, verdict.job.size, verdict.layers)
         return b"".join(pieces(read_at))
 
@@ -204,7 +204,7 @@ def _written(verdict: Examined, content: bytes, slots: Sequence[Reference], cont
 def through(verdict: Examined, layers: Layers, slots: Sequence[Reference], context: Context) -> Examined:
     """Archive a file as it is through ``layers``; what it says of the prefix besides ``slots`` is a reference, too."""
     path = verdict.job.path
-    with references.opened(os.path.join(context.prefix, verdict.job.on_disk)) as below:
+    with references.Opened(context.path_of(verdict.job)) as below:
         read_at, size = stacked(below, verdict.job.size, layers)
         reading = references.read(read_at, size, path, context.names)
     merged = sorted((*reading.references, *slots), key=lambda reference: reference.offset)

@@ -58,7 +58,7 @@ LEAVES = "leaves the prefix"
 EDITABLE = "editable, and its source stays behind"
 ABSENT = (LEFT_OUT, UNREADABLE, standing.MISSING)
 
-_M_MMAP_THRESHOLD = -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE = 4 << 20  # bytes; files are read in smaller pieces, which are better taken from the heap
 
 
@@ -167,7 +167,9 @@ def _keep_large_apart() -> None:
     lists of many megabytes holes stay, which were a tenth of all memory.
     """
     with contextlib.suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_M_TRIM_THRESHOLD, _LARGE)  # else each buffer is given back, to be asked for again at once
 
 
 def _give_back() -> None:

@@ -138,7 +138,7 @@ def test_files_of_the_interpreter() -> None:
 
 
 def _archived(path: bytes, verdict: Examined) -> bytes:
-    with references.opened(os.path.join(INTERPRETER, path)) as read_at:
+    with references.Opened(os.path.join(INTERPRETER, path)) as read_at:
         view, size = stacked(read_at, verdict.disk.size, verdict.layers)
         return view(0, size)
 

@@ -62,7 +62,7 @@ class Prefix:
 
     def archived(self, verdict: Examined) -> bytes:
         """The bytes to which the layers of a verdict lead."""
-        with references.opened(os.path.join(bytes(self.root), verdict.job.path)) as below:
+        with references.Opened(os.path.join(bytes(self.root), verdict.job.path)) as below:
             view, _ = stacked(below, verdict.job.size, verdict.layers)
             return b"".join(pieces(view))
 

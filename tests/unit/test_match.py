@@ -15,6 +15,7 @@ from installer_stub.match import (
     Hit,
     is_reference,
     is_url,
+    landmarks,
     left_boundary,
     needles,
     right_boundary,
@@ -229,6 +230,33 @@ def test_the_same_hits_however_the_stream_is_cut(data: bytes, cuts: list[int]) -
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     assert list(search([data[a:b] for a, b in pairwise(edges)], table)) == whole
     assert list(search((data[at : at + 1] for at in range(len(data))), table)) == whole
+
+
+@pytest.mark.parametrize("at", [*range(980, 1021), *range(1980, 2021), 0, 500, 1500, 2990])
+def test_a_hit_across_the_edge_of_chunks_that_hold_none(at: int) -> None:
+    data = bytearray(b" " * 3000)
+    data[at : at + len(PREFIX)] = PREFIX
+    found = list(search([bytes(data[edge : edge + 1000]) for edge in (0, 1000, 2000)], needles(NAMES)))
+    assert [(hit.offset, hit.left, hit.right) for hit in found] == [
+        (at, bytes(data[max(0, at - LEFT) : at]), bytes(data[at + len(PREFIX) :][:4]))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "utf16", "expected"),
+    [
+        ([b"/opt/my env"], Spelling.PLAIN, [b"opt"]),
+        ([b"/opt/env-3.11"], Spelling.PLAIN, [b"env-3.11"]),
+        ([b"/opt/env", b"/srv/env"], Spelling.PLAIN, [b"opt", b"srv"]),
+        (["/é".encode()], Spelling.PLAIN, ["/é".encode(), b"C3", b"u00e9"]),
+        ([b"/o"], Spelling.UTF16LE, [b"o"]),
+    ],
+)
+def test_each_needle_holds_a_landmark(prefixes: list[bytes], utf16: Spelling, expected: list[bytes]) -> None:
+    table = needles(prefixes, utf16)
+    marks = landmarks(table)
+    assert list(marks) == expected
+    assert all(any(mark in needle for mark in marks) for needle in table)
 
 
 @given(st.lists(PIECES, max_size=12).map(b"".join))

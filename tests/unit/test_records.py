@@ -46,7 +46,7 @@ class Environment:
 
     def archived(self, path: str, verdicts: Mapping[bytes, Examined]) -> bytes:
         verdict = verdicts[path.encode()]
-        with references.opened(os.path.join(bytes(self.root), path.encode())) as below:
+        with references.Opened(os.path.join(bytes(self.root), path.encode())) as below:
             view, _ = stacked(below, verdict.job.size, verdict.layers)
             data = b"".join(pieces(view))
         assert hashlib.sha256(data).hexdigest() == verdict.archived.sha256

@@ -35,7 +35,7 @@ from installer_stub.model import (
     Reference,
     Spelling,
 )
-from installer_stub.references import Mode, Reading, opened
+from installer_stub.references import Mode, Opened, Reading
 from installer_stub.rewrite import Form, regions, transform
 from installer_stub.slots import is_common
 from tests.conftest import need
@@ -416,9 +416,9 @@ def test_a_file_is_read_in_pieces() -> None:
 def test_a_symlink_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"data")
     (tmp_path / "link").symlink_to("file")
-    with opened(bytes(tmp_path / "file")) as read_at:
+    with Opened(bytes(tmp_path / "file")) as read_at:
         assert (read_at(1, 2), read_at(3, 9), read_at(4, 1)) == (b"at", b"a", b"")
-    with pytest.raises(OSError, match="symbolic link"), opened(bytes(tmp_path / "link")):
+    with pytest.raises(OSError, match="symbolic link"), Opened(bytes(tmp_path / "link")):
         pass
 
 

@@ -181,7 +181,7 @@ def linked(prefix: Path, tags: str, *, symbol: str = "nothing") -> Path:
 def archived(prefix: Path, path: bytes) -> elf.Elf:
     """Scan a prefix, and read a file as it is archived."""
     item = next(item for item in scan(find(None, str(prefix)), Options(1)).items if item.entry.path == path)
-    with references.opened(os.path.join(os.fsencode(prefix), path)) as below:
+    with references.Opened(os.path.join(os.fsencode(prefix), path)) as below:
         view, size = stacked(below, item.disk_size, item.layers)
         parsed = elf.parse(view, size)
     assert parsed is not None

@@ -1,0 +1,99 @@
+"""Files are examined by several processes as by one, and what goes wrong in one of them is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from installer_stub.errors import EnvironmentUnfit, PackError
+from pack import workers
+from pack.examine import Context, Examined, Job
+
+FILES = 700  # of which a worker takes 256 at once
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    for number in range(FILES):
+        (tmp_path / f"f{number:03}").write_bytes(b"%d of %b" % (number, os.fsencode(tmp_path)))
+    return tmp_path
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect the processes that are started."""
+    processes: list[int] = []
+    real = os.fork
+
+    def noted() -> int:
+        process = real()
+        processes.append(process)
+        return process
+
+    monkeypatch.setattr(os, "fork", noted)
+    return processes
+
+
+def are_gone(processes: list[int]) -> bool:
+    return not any(Path(f"/proc/{process}").exists() for process in processes)
+
+
+def examined(prefix: Path, processes: int, counts: list[int] | None = None) -> list[Examined]:
+    jobs = [Job(path.name.encode(), path.stat().st_size, 0) for path in sorted(prefix.iterdir())]
+    root = os.fsencode(prefix)
+    told = counts if counts is not None else []
+    return list(workers.examined(jobs, Context(root, (root,)), processes, told.append))
+
+
+@pytest.mark.parametrize("processes", [2, 3, 16])
+def test_several_find_what_one_finds(prefix: Path, processes: int) -> None:
+    counts: list[int] = []
+    alone = examined(prefix, 1)
+    assert [len(verdict.references) for verdict in alone] == [1] * FILES
+    assert examined(prefix, processes, counts) == alone
+    assert sum(counts) == sum(path.stat().st_size for path in prefix.iterdir())
+
+
+def test_where_there_may_be_no_more_processes_one_does_it(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> int:
+        raise BlockingIOError("no more processes")
+
+    alone = examined(prefix, 1)
+    monkeypatch.setattr(os, "fork", refused)
+    assert examined(prefix, 2) == alone
+
+
+def test_an_error_of_one_is_an_error_of_all(prefix: Path, forked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(job: Job, context: Context) -> Examined:
+        raise EnvironmentUnfit(f"{job.path!r} is damaged", "Mend it.")
+
+    monkeypatch.setattr(workers, "examine", damaged)
+    with pytest.raises(EnvironmentUnfit, match=r"f000.*damaged") as error:
+        examined(prefix, 2)
+    assert error.value.tip == "Mend it."
+    assert "in damaged" in str(error.value.__cause__)
+    assert len(forked) == 2
+    assert are_gone(forked)
+
+
+def test_one_that_is_killed_is_missed(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(job: Job, context: Context) -> Examined:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    monkeypatch.setattr(workers, "examine", killed)
+    with pytest.raises(PackError, match="ended before its time"):
+        examined(prefix, 2)
+
+
+def test_none_is_left_where_nobody_wants_the_rest(prefix: Path, forked: list[int]) -> None:
+    jobs = [Job(path.name.encode(), path.stat().st_size, 0) for path in sorted(prefix.iterdir())]
+    root = os.fsencode(prefix)
+    found = workers.examined(jobs, Context(root, (root,)), 2, lambda count: None)
+    next(found)
+    found.close()  # type: ignore[attr-defined]
+    assert len(forked) == 2
+    assert are_gone(forked)
