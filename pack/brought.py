@@ -17,12 +17,15 @@ TOLD = (MENU, POST_LINK, PRE_UNLINK)
 
 _MENU = re.compile(rb"Menu/[^/]+\.json\Z")
 _SCRIPT = re.compile(rb"bin/\.(?P<package>.+)-(?P<when>post-link|pre-link|pre-unlink|post-unlink)\.sh\Z")
+_WHERE = (b"Menu/", b"bin/.")  # what both begin with: most paths begin otherwise
 
 
 def brought(paths: Iterable[bytes]) -> list[Finding]:
     """Note each such path, with the package of a script."""
     notes = []
     for path in paths:
+        if not path.startswith(_WHERE):
+            continue
         script = _SCRIPT.match(path)
         if _MENU.match(path):
             notes.append(Finding(path, -1, MENU))

@@ -61,12 +61,13 @@ def source_mtimes(examined: Mapping[bytes, Examined]) -> dict[bytes, int]:
     """
     times: dict[bytes, int] = {}
     for path, pyc in examined.items():
-        name = bytecode.source_path(path) if pyc.compiled else None
-        source = examined.get(name) if name else None
-        if source is None or name is None or pyc.compiled is None:
+        if pyc.compiled is None or pyc.standing is not Standing.INTACT:
             continue
-        intact = pyc.standing is Standing.INTACT and source.standing is Standing.INTACT
+        name = bytecode.source_path(path)
+        source = examined.get(name) if name else None
+        if source is None or name is None or source.standing is not Standing.INTACT:
+            continue
         mtime = source.job.mtime_ns // 10**9
-        if intact and (pyc.compiled.mtime, pyc.compiled.source_size) == (mtime, source.job.size):
+        if (pyc.compiled.mtime, pyc.compiled.source_size) == (mtime, source.job.size):
             times[name] = mtime
     return times

@@ -76,6 +76,8 @@ class Recall:
 
         It is told once: what is told is held no longer.
         """
+        if not self._written:
+            return None
         row = self._known(_group(job)).pop(job.path, None)
         if row is None or row[0] != _state(job, found, digests):
             return None

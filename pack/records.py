@@ -48,7 +48,7 @@ def pip_claims(examined: Mapping[bytes, Examined], context: Context) -> dict[byt
     """Read what the RECORDs of distributions that no package owns say."""
     claims = {}
     for path, verdict in examined.items():
-        if _RECORD.search(path) and verdict.job.owned is None:
+        if verdict.job.owned is None and _is_record(path):
             directory = os.path.basename(os.path.dirname(path))
             distribution = directory.removesuffix(b".dist-info").decode("utf-8", "backslashreplace")
             for row in _rows(path, content_of(verdict, context)):
@@ -61,7 +61,7 @@ def pip_owned(examined: Mapping[bytes, Examined], context: Context) -> frozenset
     return frozenset(
         row.path
         for path, verdict in examined.items()
-        if _RECORD.search(path)
+        if _is_record(path)
         for row in _rows(path, content_of(verdict, context))
     )
 
@@ -75,7 +75,7 @@ def with_pip_digests(
     """
     new = dict(examined)
     for path, verdict in examined.items():
-        if not _RECORD.search(path) or verdict.standing is Standing.INTACT:
+        if verdict.standing is Standing.INTACT or not _is_record(path):
             continue
         if not _holds(verdict, examined):
             new[path] = _refreshed(verdict, examined, links, context)
@@ -105,6 +105,10 @@ def _refreshed(
             shift += len(written) - len(row.digest)
     layers = (*verdict.layers, tuple(splices)) if splices else verdict.layers
     return through(verdict, layers, slots, context)
+
+
+def _is_record(path: bytes) -> bool:
+    return path.endswith(b"/RECORD") and _RECORD.search(path) is not None
 
 
 def _rows(record: bytes, content: bytes) -> Iterator[_Row]:
@@ -145,18 +149,20 @@ def with_conda_meta(
     new = dict(examined)
     changed = {path: verdict for path, verdict in examined.items() if _differs(verdict)}
     changed |= {name: changed[first] for name, first in links.items() if first in changed}
-    archived = {path: verdict.archived for path, verdict in changed.items()}
+    archived = {conda.recorded(path): verdict.archived for path, verdict in changed.items()}
+    gone = frozenset(map(conda.recorded, left_out))
     for path in recorded.documents:
         verdict = examined.get(path)
         if verdict is None or _holds(verdict, examined):
             continue
         # A record takes twice as much memory as its text: by then it is gone.
-        text, marked = _canonical_text(path, verdict, recorded.site, left_out, archived, context)
+        text, marked = _canonical_text(path, verdict, recorded.site, gone, archived, context)
         canonical = conda.filled(text, marked, archived)
         del text
+        digested = [(offset, conda.on_disk(of)) for offset, of in canonical.digests]
         slots = tuple(
-            _slot(offset, archived[of].sha256.encode(), Spelling.HEX, links.get(of, of))
-            for offset, of in canonical.digests
+            _slot(offset, changed[of].archived.sha256.encode(), Spelling.HEX, links.get(of, of))
+            for offset, of in digested
             if changed[of].references
         )
         new[path] = _written(verdict, canonical.content, slots, context)
@@ -171,10 +177,10 @@ def _canonical_text(
     path: bytes,
     verdict: Examined,
     site: str,
-    left_out: Collection[bytes],
-    archived: Mapping[bytes, Digest],
+    left_out: Collection[str],
+    archived: Mapping[str, Digest],
     context: Context,
-) -> tuple[list[str], list[bytes]]:
+) -> tuple[list[str], list[str]]:
     """Read a record again, and write it anew, as `conda.canonical_text` does."""
     document, sha256 = conda.document(Path(os.fsdecode(os.path.join(context.prefix, path))))
     if sha256 != verdict.disk.sha256:

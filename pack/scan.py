@@ -356,7 +356,18 @@ def _assembled(
     found.reverse()
     while found:
         each = found.pop()
-        if each.kind is Kind.HARD_LINK and each.target in examined:
+        if each.kind is Kind.FILE:
+            verdict = examined.get(each.path) if each.path in linked else examined.pop(each.path, None)
+            if verdict is None:
+                continue  # it is left out
+            item = _file(each, verdict, mtimes.get(each.path))
+            items.append(item)
+            findings += verdict.findings
+            if verdict.references:
+                referring.append((item.entry, verdict.references))
+            if verdict.binary is not None:
+                binaries[each.path] = verdict.binary
+        elif each.kind is Kind.HARD_LINK and each.target in examined:
             names.setdefault(each.target, []).append(each.path)
             first = examined[each.target]
             items.append(Item(_entry(each, first.standing, _package(first), FIXED_MTIME)))
@@ -370,15 +381,6 @@ def _assembled(
                 findings.append(Finding(each.path, -1, LEAVES, encode(each.target)))
             entry = _entry(each, Standing.ADDED, "", FIXED_MTIME)
             items.append(Item(entry if relative is None else entry._replace(target=relative)))
-        elif each.path in examined:
-            verdict = examined[each.path] if each.path in linked else examined.pop(each.path)
-            item = _file(each, verdict, mtimes.get(each.path))
-            items.append(item)
-            findings += verdict.findings
-            if verdict.references:
-                referring.append((item.entry, verdict.references))
-            if verdict.binary is not None:
-                binaries[each.path] = verdict.binary
     relocatables = [
         Relocatable(entry.path, tuple(names.get(entry.path, ())), entry.size, entry.sha256, references)
         for entry, references in referring

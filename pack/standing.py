@@ -45,9 +45,14 @@ def of(
     restored, modified, clobbered = [], [], []
     for path, verdict in examined.items():
         owned = verdict.job.owned
-        if owned is None or verdict.from_manifest or bytecode.source_path(path):
+        if owned is None or verdict.from_manifest:
+            continue
+        rivals, claim = recorded.rivals.get(path, ()), claims.get(path)
+        if verdict.standing is Standing.INTACT and not (rivals or claim or verdict.layers):
+            continue  # as nearly all are
+        if bytecode.source_path(path):
             continue  # Python makes its byte code anew where it is stale
-        others = list(_others(path, verdict, recorded.rivals.get(path, ()), claims.get(path)))
+        others = list(_others(path, verdict, rivals, claim))
         if others:
             clobbered += others
         elif verdict.standing is Standing.MODIFIED:

@@ -183,11 +183,11 @@ def _owned(document: Mapping[str, Any], site: str) -> Iterator[tuple[bytes, Owne
         seen.add(path)
         kind = row.get("path_type", "hardlink")
         yield (
-            os.fsencode(path),
+            on_disk(path),
             Owned(
                 package,
                 row.get("sha256") or "",
-                os.fsencode(row.get("prefix_placeholder") or ""),
+                on_disk(row.get("prefix_placeholder") or ""),
                 row.get("file_mode") == "text",
                 kind == "unix_python_entry_point",
                 kind == "pyc_file",
@@ -195,7 +195,17 @@ def _owned(document: Mapping[str, Any], site: str) -> Iterator[tuple[bytes, Owne
         )
     for path in listed:
         if path not in seen:
-            yield os.fsencode(path), Owned(package, "", b"", False, False, path.endswith(".pyc"))
+            yield on_disk(path), Owned(package, "", b"", False, False, path.endswith(".pyc"))
+
+
+def on_disk(recorded: str) -> bytes:
+    """Return a path of a record as the system has it, whatever the locale."""
+    return recorded.encode("utf-8", "surrogateescape")
+
+
+def recorded(path: bytes) -> str:
+    """Return a path as a record has it."""
+    return path.decode("utf-8", "surrogateescape")
 
 
 def installed_path(path: str, installed: set[str], site: str) -> str:
@@ -246,15 +256,15 @@ class Canonical:
     """A record as it is archived, and where it holds digests: (offset, path of the file), 64 digits each."""
 
     content: bytes
-    digests: tuple[tuple[int, bytes], ...]
+    digests: tuple[tuple[int, str], ...]
 
 
 def canonical_text(
     document: Mapping[str, Any],
     site: str,
-    left_out: Collection[bytes],
-    archived: Mapping[bytes, Digest],
-) -> tuple[list[str], list[bytes]]:
+    left_out: Collection[str],
+    archived: Mapping[str, Digest],
+) -> tuple[list[str], list[str]]:
     """Write a record as it is archived, without local paths, and with marks where `filled` puts hashes.
 
     Returns it in pieces, with the paths of the files that the marks are of, in their order. ``left_out`` are the
@@ -272,12 +282,12 @@ def canonical_text(
         new["link"] = {"source": "", "type": _COPY}
     installed = set(document.get("files") or [])
     if "files" in new:
-        new["files"] = [path for path in document["files"] or [] if os.fsencode(path) not in left_out]
-    marked: list[bytes] = []
+        new["files"] = [path for path in document["files"] or [] if path not in left_out]
+    marked: list[str] = []
     if document.get("paths_data"):
         rows = []
         for row in document["paths_data"].get("paths") or []:
-            path = os.fsencode(installed_path(row["_path"], installed, site))
+            path = installed_path(row["_path"], installed, site)
             if path not in left_out:
                 rows.append(_row(row, path, archived, marked))
         new["paths_data"] = {**document["paths_data"], "paths": rows}
@@ -305,9 +315,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)  # indented takes ten times as long
 
 
-def _row(
-    row: Mapping[str, Any], path: bytes, archived: Mapping[bytes, Digest], marked: list[bytes]
-) -> Mapping[str, Any]:
+def _row(row: Mapping[str, Any], path: str, archived: Mapping[str, Digest], marked: list[str]) -> Mapping[str, Any]:
     if row.get("path_type") == "unix_python_entry_point":
         # Of a script that every client makes anew; conda records no hash of it.
         hashes = ("sha256", "sha256_in_prefix", "size_in_bytes")
@@ -321,10 +329,10 @@ def _row(
     return row
 
 
-def filled(pieces: Iterable[str], marked: Sequence[bytes], archived: Mapping[bytes, Digest]) -> Canonical:
+def filled(pieces: Iterable[str], marked: Sequence[str], archived: Mapping[str, Digest]) -> Canonical:
     """Put the digests of archived files in the place of the marks of `canonical_text`."""
     out: list[bytes] = []
-    digests: list[tuple[int, bytes]] = []
+    digests: list[tuple[int, str]] = []
     length = number = 0
     for piece in pieces:
         text, at = piece.encode(), 0

@@ -275,13 +275,13 @@ def test_litter(path: bytes, expected: bool) -> None:
 
 
 def canonical(
-    document: Mapping[str, Any], site: str, left_out: Collection[bytes], archived: Mapping[bytes, Digest]
+    document: Mapping[str, Any], site: str, left_out: Collection[str], archived: Mapping[str, Digest]
 ) -> conda.Canonical:
     return conda.filled(*conda.canonical_text(document, site, left_out, archived), archived)
 
 
-ARCHIVED = {b"bin/helper": Digest(hashlib.sha256(b"archived").hexdigest(), 8)}
-PYC = b"lib/python3.11/site-packages/__pycache__/tool.cpython-311.pyc"
+ARCHIVED = {"bin/helper": Digest(hashlib.sha256(b"archived").hexdigest(), 8)}
+PYC = "lib/python3.11/site-packages/__pycache__/tool.cpython-311.pyc"
 
 
 @pytest.mark.parametrize("document", [BY_CONDA, BY_RATTLER])
@@ -291,14 +291,14 @@ def test_a_canonical_record_has_no_local_path(document: dict[str, Any]) -> None:
     rewritten = json.loads(made.content)
     rows = {row["_path"].rpartition("/")[2]: row for row in rewritten["paths_data"]["paths"]}
     assert set(rows) == {"tool.py", "helper", "tool"}
-    assert (rows["helper"]["sha256"], rows["helper"]["sha256_in_prefix"]) == (HASH, ARCHIVED[b"bin/helper"].sha256)
+    assert (rows["helper"]["sha256"], rows["helper"]["sha256_in_prefix"]) == (HASH, ARCHIVED["bin/helper"].sha256)
     assert rows["helper"]["size_in_bytes"] == 8
     assert not {"sha256", "sha256_in_prefix", "size_in_bytes"} & set(rows["tool"])
-    assert rewritten["files"] == [path for path in document["files"] if path != PYC.decode()]
+    assert rewritten["files"] == [path for path in document["files"] if path != PYC]
     assert rewritten["link"] == {"source": "", "type": 3}
     [(offset, of)] = made.digests
-    assert of == b"bin/helper"
-    assert made.content[offset : offset + 64] == ARCHIVED[b"bin/helper"].sha256.encode()
+    assert of == "bin/helper"
+    assert made.content[offset : offset + 64] == ARCHIVED["bin/helper"].sha256.encode()
 
 
 def test_a_canonical_record_does_not_depend_on_where_it_was_installed() -> None:
@@ -322,12 +322,12 @@ def test_digests_are_where_they_are_said_to_be() -> None:
     paths = [f"lib/é{number}" for number in range(12)]
     rows = [{"_path": path, "path_type": "hardlink", "sha256": HASH} for path in paths]
     document = {"name": "x", "summary": "ü", "files": paths, "paths_data": {"paths": rows}}
-    archived = {path.encode(): Digest(hashlib.sha256(path.encode()).hexdigest(), 1) for path in paths}
+    archived = {path: Digest(hashlib.sha256(path.encode()).hexdigest(), 1) for path in paths}
     made = canonical(document, "", (), archived)
     assert {of for _, of in made.digests} == set(archived)
     for offset, of in made.digests:
         assert made.content[offset : offset + 64].decode() == archived[of].sha256
-    found = {row["_path"].encode(): row["sha256_in_prefix"] for row in json.loads(made.content)["paths_data"]["paths"]}
+    found = {row["_path"]: row["sha256_in_prefix"] for row in json.loads(made.content)["paths_data"]["paths"]}
     assert found == {path: digest.sha256 for path, digest in archived.items()}
 
 

@@ -120,8 +120,8 @@ def test_record_of_a_package(draw: st.DataObject) -> None:
             assert str(path) in str(error)
             return
         document, _ = conda.document(path)
-        digests = {path: Digest(HASH, 1) for path in records.owners}
-        made = conda.filled(*conda.canonical_text(document, records.site, [b"bin/a"], digests), digests)
+        digests = {conda.recorded(path): Digest(HASH, 1) for path in records.owners}
+        made = conda.filled(*conda.canonical_text(document, records.site, ["bin/a"], digests), digests)
         assert all(made.content[offset:][:64] == HASH.encode() for offset, _ in made.digests)
 
 
