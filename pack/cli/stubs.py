@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +81,8 @@ def _stub_path(arch: str | None, as_json: bool) -> None:
 
 
 def _stub_json(stub: Stub) -> dict[str, Any]:
+    from dataclasses import asdict
+
     return {**asdict(stub.record), "current": stub.is_current, "path": shown(os.fsencode(stub.path))}
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from installer_stub.errors import UsageError, VerifyFailed
-from installer_stub.model import counts
 
 from .options import demand
 from .packing import pack
@@ -139,6 +138,7 @@ def _status(tree: str, as_json: bool) -> None:
 def _verify(tree: str, as_json: bool) -> None:
     """Compare an unpacked environment with its manifest; look for paths left over from other places."""
     from installer_stub import relocate, verify
+    from installer_stub.model import counts
 
     opened = relocate.open_tree(os.fsencode(tree))
     findings = verify.verify(opened)
