@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
 from typing import Protocol
 from zlib import crc32
 
@@ -16,9 +18,10 @@ from installer_stub.model import Kind
 from pack.compress import Block, Compressor, Keep
 
 from . import Member, Progress
-from .tar import BLOCK, end, headers, write_content, write_tar
+from .tar import BLOCK, end, headers, headers_length, write_content, write_tar
 
 _ALL = 1 << 32
+_DECIDING = (("pack", "compress.py"), ("pack.archive", "tar.py"), ("pack.archive", "pieces.py"))
 
 
 class Pieces(Protocol):
@@ -33,17 +36,37 @@ class Pieces(Protocol):
 
 @dataclass
 class _Piece:
-    members: list[tuple[Member, bytes]] = field(default_factory=list)  # with their headers
+    members: list[Member] = field(default_factory=list)
     length: int = 0  # of its part of the tar
     known: bool = True  # the hashes of all contents are
 
     def key(self, seed: bytes) -> bytes:
-        """Hash all that decides its bytes: the headers, and the hashes of the contents."""
-        hasher = hashlib.sha256(seed)
-        for member, head in self.members:
-            hasher.update(head)
-            hasher.update(member.sha256.encode())
-        return hasher.digest()
+        """Hash all that decides its bytes: what headers are made of, the hashes of the contents, and the program."""
+        facts = [
+            # No path and no target holds a NUL.
+            b"%b\0%b\0%b %o %d %d %b %b\n"
+            % (
+                member.path,
+                member.target,
+                member.kind.value.encode(),
+                member.mode,
+                member.mtime,
+                member.size,
+                member.sha256.encode(),
+                b"" if member.privileges is None else repr(member.privileges).encode(),
+            )
+            for member in self.members
+        ]
+        return hashlib.sha256(b"".join([seed, _program(), *facts])).digest()
+
+
+@lru_cache(maxsize=1)
+def _program() -> bytes:
+    """Hash the modules that write pieces: another version may write them otherwise."""
+    hasher = hashlib.sha256()
+    for package, name in _DECIDING:
+        hasher.update(resources.files(package).joinpath(name).read_bytes())
+    return hasher.digest()
 
 
 def write_compressed(
@@ -65,11 +88,11 @@ def write_compressed(
         if found is not None:
             out.put(found)
             if progress:
-                progress(sum(member.size for member, _ in piece.members if member.kind is Kind.FILE))
+                progress(sum(member.size for member in piece.members if member.kind is Kind.FILE))
             continue
         out.begin(kept.keep(key) if kept is not None and key else None)
-        for member, head in piece.members:
-            out.write(head)
+        for member in piece.members:
+            out.write(headers(member))
             if member.kind is Kind.FILE:
                 write_content(member, out, progress)
     out.begin(None)
@@ -84,9 +107,9 @@ def _pieces(members: Iterable[Member], size: int) -> Iterator[_Piece]:
         if piece.members and known is not piece.known:
             yield piece
             piece = _Piece()
-        head = headers(member)
-        length = len(head) + (-(-member.size // BLOCK) * BLOCK if member.kind is Kind.FILE else 0)
-        piece.members.append((member, head))
+        content = -(-member.size // BLOCK) * BLOCK if member.kind is Kind.FILE else 0
+        length = headers_length(member) + content
+        piece.members.append(member)
         piece.length += length
         piece.known = known
         if crc32(member.path) * size < length * _ALL:

@@ -59,6 +59,14 @@ def headers(member: Member) -> bytes:
     return _headers(name, _TYPES[member.kind], member.mode, size, member.mtime, member.target, member.privileges)
 
 
+def headers_length(member: Member) -> int:
+    """Return how many bytes ``headers`` gives, without making them where they are one block."""
+    name = len(member.path) + (member.kind is Kind.DIRECTORY)
+    if name <= _NAME and len(member.target) <= _NAME and member.privileges is None:
+        return BLOCK
+    return len(headers(member))
+
+
 def end(written: int) -> bytes:
     """Return what ends an archive of which ``written`` bytes were written."""
     mark = 2 * BLOCK

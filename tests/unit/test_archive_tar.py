@@ -16,7 +16,7 @@ from fixtures.selection import need
 from installer_stub.errors import EnvironmentUnfit, PackError, UsageError
 from installer_stub.model import Kind
 from pack.archive import NAMES, Format, Member, Privileges, below, infer, parse
-from pack.archive.tar import write_tar
+from pack.archive.tar import headers, headers_length, write_tar
 
 GIB = 1 << 30
 TIME = 1_600_000_000
@@ -125,6 +125,13 @@ def test_tarfile_lists_every_member_as_it_is(mode: str) -> None:
         (m.path, m.kind, m.mode, m.mtime, m.size, m.target) for m in TREE
     ]
     assert {(m.uid, m.gid, m.uname, m.gname) for m in listed} == {(0, 0, "", "")}
+
+
+@pytest.mark.parametrize("member", [*TREE, other(b"n" * 100, Kind.DIRECTORY), other(b"n" * 99, Kind.DIRECTORY)])
+@pytest.mark.parametrize("privileges", [None, Privileges(0, 0, b"", b"", b"capability")])
+def test_the_length_of_headers_is_known_before_them(member: Member, privileges: Privileges | None) -> None:
+    member = member._replace(privileges=privileges)
+    assert headers_length(member) == len(headers(member))
 
 
 def test_the_header_of_a_plain_name_is_the_one_that_tarfile_writes() -> None:

@@ -10,6 +10,7 @@ import subprocess
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from installer_stub.errors import UsageError
 from installer_stub.model import Kind
 from pack import cache as caches
 from pack import recall, scan, workers
-from pack.archive import Format, Member
+from pack.archive import Format, Member, Privileges, pieces
 from pack.archive.pieces import write_compressed
 from pack.archive.tar import write_tar
 from pack.cache import Cache
@@ -249,6 +250,37 @@ def test_one_change_changes_few_pieces(cache: Cache) -> None:
     after = {path.name for path in files(cache)}
     assert len(before) > 3
     assert len(after - before) == 1
+
+
+FACTS = Member(b"lib/a", Kind.FILE, 0o644, 7, 3, b"", lambda: iter((b"abc",)), None, "0" * 64)
+OWNER = Privileges(0, 0, b"root", b"root")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FACTS._replace(path=b"lib/b"),
+        FACTS._replace(kind=Kind.SYMLINK, target=b"a", size=0),
+        FACTS._replace(mode=0o755),
+        FACTS._replace(mtime=8),
+        FACTS._replace(sha256="1" * 64),
+        FACTS._replace(privileges=OWNER),
+        FACTS._replace(privileges=replace(OWNER, capability=b"c")),
+    ],
+)
+def test_another_member_is_another_piece(other: Member, cache: Cache) -> None:
+    for number, member in enumerate((FACTS, other, FACTS)):
+        with compressor(io.BytesIO(), Format.TAR_GZ, 1, 1) as packed:
+            write_compressed([member], packed, cache, b"seed")
+        assert cache.contents().pieces == min(number + 1, 2)
+
+
+def test_another_program_makes_other_pieces(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream(Format.TAR_GZ, cache)
+    count = cache.contents().pieces
+    monkeypatch.setattr(pieces, "_program", lambda: b"another")
+    stream(Format.TAR_GZ, cache)
+    assert cache.contents().pieces == 2 * count
 
 
 def test_a_damaged_piece_is_made_again(cache: Cache) -> None:
