@@ -11,9 +11,8 @@ from installer_stub.admission import Archive, Guard, Read, refused
 from installer_stub.errors import ManifestError
 from installer_stub.model import Entry, Kind
 from installer_stub.rewrite import Digest, Form
+from installer_stub.sink import PIECE
 from installer_stub.tarstream import ArchiveDamaged, Bytes, Member, damaged
-
-_PIECE = 1 << 20
 
 
 def check(archive: Archive, progress: Callable[[int], object] = lambda count: None) -> int:
@@ -69,10 +68,15 @@ def packed_for(member: Member, content: bytes) -> Form:
 def copied(read: Read, size: int, write: Callable[[Bytes], object]) -> Digest:
     """Copy ``size`` bytes, and return their digest."""
     hasher = hashlib.sha256()
+    hand_on(read, size, hasher.update, write)
+    return Digest(hasher.hexdigest(), size)
+
+
+def hand_on(read: Read, size: int, *takers: Callable[[Bytes], object]) -> None:
+    """Give the next ``size`` bytes to each that takes some, at most `PIECE` at once."""
     left = size
     while left:
-        piece = read(min(left, _PIECE))
-        hasher.update(piece)
-        write(piece)
+        piece = read(min(left, PIECE))
+        for take in takers:
+            take(piece)
         left -= len(piece)
-    return Digest(hasher.hexdigest(), size)

@@ -21,7 +21,7 @@ from installer_stub.fit import misfits
 from installer_stub.model import Field, Finding, Kind, Reference, Relocatable
 from installer_stub.rewrite import Digest, Form
 from installer_stub.scribe import Scribe
-from installer_stub.sink import NEW, PIECE, Sink
+from installer_stub.sink import NEW, Sink
 from installer_stub.state import Stand, State
 from installer_stub.tarstream import ArchiveDamaged, Bytes, Member, Privileges, damaged
 
@@ -215,11 +215,7 @@ class _Extraction:
         """Copy content; return its digest, or None where somebody else answers for it."""
         if not self._is_checked:
             return audit.copied(view, size, write)
-        left = size
-        while left:
-            piece = view(min(left, PIECE))
-            write(piece)
-            left -= len(piece)
+        audit.hand_on(view, size, write)
         return None
 
     def _compare(self, member: Member, digest: Optional[Digest]) -> None:

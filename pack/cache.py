@@ -75,18 +75,18 @@ class Cache:
 
     def find(self, key: bytes, /) -> Iterator[Block] | None:
         """Return the blocks of a piece, or None where there is none that is sound."""
-        try:
-            file = self._piece(key).open("rb", buffering=0)
-            if os.fstat(file.fileno()).st_size <= _HELD:
-                found = iter(list(_blocks(file)))
-            else:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(self._piece(key).open("rb", buffering=0))
+                os.utime(file.fileno())
+                if os.fstat(file.fileno()).st_size <= _HELD:
+                    return iter(list(_blocks(file)))
                 for _ in _blocks(file):
                     pass
-                found = _blocks(file)  # again, and one by one
-            os.utime(file.fileno())
-        except (OSError, _Damaged):
-            return None
-        return found
+            except (OSError, _Damaged):
+                return None
+            stack.pop_all()
+            return _once_more(file)
 
     def keep(self, key: bytes, /) -> Piece | None:
         """Return what takes the blocks of a piece, or None where no more is kept."""
@@ -234,6 +234,12 @@ class _Damaged(PackError):
 
     def __init__(self) -> None:
         super().__init__("a piece in the cache changed while it was read.", "Pack again with --no-cache.")
+
+
+def _once_more(file: RawIOBase | BinaryIO) -> Iterator[Block]:
+    """Read the blocks of a large piece one by one, and close it behind the last. Raises _Damaged."""
+    with file:
+        yield from _blocks(file)
 
 
 def _blocks(file: RawIOBase | BinaryIO) -> Iterator[Block]:

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from installer_stub import bytecode, match, references, rewrite, shebang
 from installer_stub.classify import Format
 from installer_stub.elf import ReadAt
-from installer_stub.errors import EnvironmentUnfit
 from installer_stub.model import Entry, Field, Finding, Reference, Relocatable, Spelling, Standing
 from installer_stub.references import Mode, Reading
 from installer_stub.rewrite import Digest, Form, Unlike
@@ -114,14 +113,6 @@ def examine(job: Job, context: Context) -> Examined:
         return Examined(job, nothing, nothing, Standing.ADDED, error=error.strerror or str(error))
     attributes = attributes_of(path)
     return verdict._replace(attributes=attributes) if attributes else verdict
-
-
-def changed_while_packing(path: bytes, how: str) -> EnvironmentUnfit:
-    """Return the error of a file that is not what was seen of it before."""
-    return EnvironmentUnfit(
-        f"{os.fsdecode(path)}: changed while packing: {how}.",
-        "Let whatever writes to the environment finish, then pack again.",
-    )
 
 
 def attributes_of(path: bytes) -> tuple[str, ...]:

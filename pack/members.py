@@ -12,9 +12,8 @@ import installer_stub
 from installer_stub import activation, hooks, install, manifest, state
 from installer_stub.model import Kind
 from pack import lock
-from pack.archive import FIXED_MTIME, Member
+from pack.archive import FIXED_MTIME, Member, changed_while_packing
 from pack.bake import Baked
-from pack.examine import changed_while_packing
 from pack.installer import Installer, platform_name
 from pack.scan import Item, Scan
 from pack.splice import pieces, stacked

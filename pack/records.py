@@ -16,7 +16,8 @@ from typing import NamedTuple
 from installer_stub import references
 from installer_stub.model import Field, Fill, Force, Reference, Spelling, Standing
 from installer_stub.rewrite import Digest, digest_spelled
-from pack.examine import Context, Examined, Layers, changed_while_packing
+from pack.archive import changed_while_packing
+from pack.examine import Context, Examined, Layers
 from pack.layouts import conda
 from pack.splice import Splice, pieces, stacked
 from pack.squeezed import Squeezed

@@ -80,16 +80,17 @@ def checked_chunks(member: Member) -> Iterator[bytes]:
     for chunk in member.chunks():
         seen += len(chunk)
         if seen > member.size:
-            raise _changed(member, f"more than the {member.size} bytes")
+            raise changed_while_packing(member.path, f"it holds more than the {member.size} bytes that were scanned")
         yield chunk
     if seen < member.size:
-        raise _changed(member, f"{seen} bytes, not the {member.size}")
+        raise changed_while_packing(member.path, f"it holds {seen} of the {member.size} bytes that were scanned")
 
 
-def _changed(member: Member, what: str) -> EnvironmentUnfit:
+def changed_while_packing(path: bytes, how: str) -> EnvironmentUnfit:
+    """Return the error of a file that is not what was seen of it before."""
     return EnvironmentUnfit(
-        f"{member.path!r}: changed while packing: it holds {what} that it had when it was scanned",
-        tip="Let whatever writes to the environment finish, then pack again.",
+        f"{os.fsdecode(path)}: changed while packing: {how}.",
+        "Let whatever writes to the environment finish, then pack again.",
     )
 
 
