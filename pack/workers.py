@@ -62,7 +62,7 @@ def _started(
     crew: list[Second] = []
     with contextlib.suppress(OSError):
         for _ in range(min(workers, len(batches))):
-            crew.append(Second(mmap.PAGESIZE, partial(_serve, batches, context)))
+            crew.append(Second(mmap.PAGESIZE, partial(_serve, batches, context)))  # the least: it shares nothing
             stack.callback(crew[-1].end, at_once=True)
     return crew
 
