@@ -113,9 +113,11 @@ class Bar:
         if not self._quiet:
             from tqdm import tqdm
 
+            tqdm.monitor_interval = 0  # without its thread: what has threads had better not fork
             self._bar = tqdm(
                 desc=what,
                 total=total,
+                miniters=1,  # it is drawn by the time alone
                 unit="B",
                 unit_scale=True,
                 unit_divisor=1000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -10,10 +11,13 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from pack.cli.terminal import Bar
 
 PACK = Path(sys.executable).with_name("pack")
 BARE = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
@@ -352,3 +356,21 @@ def test_a_signal_ends_it(tmp_path: Path, environment: Path, number: signal.Sign
         process.send_signal(number)
         process.wait(60)
     assert process.returncode == 128 + number
+
+
+def test_a_bar_is_drawn_on_a_terminal_by_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What scans and unpacks forks, which a process with threads had better not."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    before = threading.active_count()
+    with Bar(quiet=False) as bar:
+        bar.start("scanning", 1000)
+        bar.advance(500)
+        assert threading.active_count() == before
+    assert "scanning:   0%|" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")  # and is gone
