@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from codecs import BOM_UTF8
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Dict, Iterable, Iterator, List, Mapping, Tuple
 
 from installer_stub.model import Spelling
@@ -53,12 +54,11 @@ def search(chunks: Iterable[bytes], needles: Mapping[bytes, Tuple[bytes, Spellin
             pass
         return
     margin = longest + RIGHT
-    marks = landmarks(needles)
     window, base, done = b"", 0, 0  # base: the offset of window[0]; done: hits before it are settled
     for chunk in chunks:
         # Nothing in it, nor where it is joined: then it need not be joined.
-        quiet = len(chunk) > LEFT + margin and not holds_any(chunk, marks)
-        quiet = quiet and not holds_any(window + chunk[:margin], marks)
+        quiet = len(chunk) > LEFT + margin and not may_hold(chunk, needles)
+        quiet = quiet and not may_hold(window + chunk[:margin], needles)
         base, window = (base + len(window), chunk) if quiet else (base, window + chunk)
         settled = base + len(window) - margin
         for hit in () if quiet else _window(window, base, done, needles):
@@ -93,7 +93,13 @@ def _window(window: bytes, base: int, done: int, needles: Mapping[bytes, Tuple[b
                 nearest[needle] = window.find(needle, end)
 
 
-def landmarks(needles: Iterable[bytes]) -> Tuple[bytes, ...]:
+def may_hold(data: bytes, needles: Iterable[bytes]) -> bool:
+    """Whether a needle can be in ``data``: for most data one look tells that none is."""
+    return any(mark in data for mark in landmarks(tuple(needles)))
+
+
+@lru_cache(maxsize=64)
+def landmarks(needles: Tuple[bytes, ...]) -> Tuple[bytes, ...]:
     """Return a few byte strings, of which every needle holds one: where there is none of them, there is no needle.
 
     Spellings of a prefix differ in what stands between the names in it, so that one name will do for most of them.
@@ -104,11 +110,6 @@ def landmarks(needles: Iterable[bytes]) -> Tuple[bytes, ...]:
         marks.append(mark)
         left = [needle for needle in left if mark not in needle]
     return tuple(marks)
-
-
-def holds_any(data: bytes, marks: Iterable[bytes]) -> bool:
-    """Whether one of some byte strings is in ``data``."""
-    return any(mark in data for mark in marks)
 
 
 def is_relative(path: bytes) -> bool:

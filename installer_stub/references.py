@@ -65,15 +65,15 @@ def read(
     head = first[:_HEAD]
     format = classify(head, path)
     utf16 = UTF16.get(format, Spelling.PLAIN)
-    table, marks = _placeholders(tuple(prefixes)) if literal else _needles(tuple(prefixes), utf16)
-    if len(first) < asked and format is not Format.ELF and not match.holds_any(first, marks):
+    table = {p: (p, Spelling.PLAIN) for p in prefixes} if literal else _needles(tuple(prefixes), utf16)
+    if len(first) < asked and format is not Format.ELF and not match.may_hold(first, table):
         # Most files are of one piece, and name nothing.
-        text = mode is Mode.PLACEHOLDER_TEXT if literal else b"\0" not in first or utf16 is not Spelling.PLAIN
+        text = _is_text(mode, utf16, b"\0" in first)
         return Reading(hashlib.sha256(first).hexdigest(), len(first), format, text, head, (), ())
     hasher = hashlib.sha256()
     seen = _Seen({p[:INLINED] for p in prefixes if len(p) > INLINED} if format is Format.ELF else set())
     hits = list(match.search(_pieces(read_at, size, first, hasher.update, seen), table))
-    text = mode is Mode.PLACEHOLDER_TEXT if literal else not seen.nul or utf16 is not Spelling.PLAIN
+    text = _is_text(mode, utf16, seen.nul)
     if not hits and not seen.heads:
         return Reading(hasher.hexdigest(), seen.size, format, text, head, (), ())
     find = Slots(read_at, seen.size, path, head, literal, root)
@@ -93,18 +93,16 @@ def read(
     return Reading(hasher.hexdigest(), seen.size, format, text, head, tuple(find.references), tuple(find.findings))
 
 
-_Table = Tuple[Dict[bytes, Tuple[bytes, Spelling]], Tuple[bytes, ...]]  # what `match.search` takes, and its landmarks
-
-
 @lru_cache(maxsize=64)
-def _needles(prefixes: Tuple[bytes, ...], utf16: Spelling) -> _Table:
-    table = match.needles(prefixes, utf16)
-    return table, match.landmarks(table)
+def _needles(prefixes: Tuple[bytes, ...], utf16: Spelling) -> Dict[bytes, Tuple[bytes, Spelling]]:
+    return match.needles(prefixes, utf16)
 
 
-@lru_cache(maxsize=64)
-def _placeholders(prefixes: Tuple[bytes, ...]) -> _Table:
-    return {each: (each, Spelling.PLAIN) for each in prefixes}, match.landmarks(prefixes)
+def _is_text(mode: Mode, utf16: Spelling, nul: bool) -> bool:
+    """Whether a file is text: as its package says, or else without NUL, or UTF-16."""
+    if mode is not Mode.SEARCH:
+        return mode is Mode.PLACEHOLDER_TEXT
+    return not nul or utf16 is not Spelling.PLAIN
 
 
 class Opened:

@@ -87,7 +87,8 @@ def select(
                 out.pop(path, None)
             else:
                 out.setdefault(path, f"--exclude {each.pattern}")
-    out = _with_directories(found, out) if out else out
+    if out:
+        out = _with_directories(found, out)
     if not out:
         return Selected(tuple(found), {}, (), tuple(notes))
     notes += [Finding(path, -1, EXCLUDED, why) for path, why in out.items()]

@@ -53,7 +53,7 @@ class _Piece:
                 member.mtime,
                 member.size,
                 member.sha256.encode(),
-                b"" if member.privileges is None else repr(member.privileges).encode(),
+                repr(member.privileges).encode(),
             )
             for member in self.members
         ]

@@ -62,9 +62,7 @@ def headers(member: Member) -> bytes:
 def headers_length(member: Member) -> int:
     """Return how many bytes ``headers`` gives, without making them where they are one block."""
     name = len(member.path) + (member.kind is Kind.DIRECTORY)
-    if name <= _NAME and len(member.target) <= _NAME and member.privileges is None:
-        return BLOCK
-    return len(headers(member))
+    return BLOCK if _has_room(name, member.target, member.privileges) else len(headers(member))
 
 
 def end(written: int) -> bytes:
@@ -77,7 +75,7 @@ def _headers(
     name: bytes, type_: bytes, mode: int, size: int, mtime: int, target: bytes, privileges: Privileges | None
 ) -> bytes:
     owner, tail = (_NOBODY, _TAIL) if privileges is None else _owner(privileges)
-    if len(name) <= _NAME and len(target) <= _NAME and privileges is None:
+    if _has_room(len(name), target, privileges):
         return _header(name, type_, mode, size, mtime, target, owner, tail)
     before = b""
     if privileges is not None and privileges.capability:
@@ -87,6 +85,11 @@ def _headers(
     if len(name) > _NAME:
         before += _long(_LONG_NAME, name)
     return before + _header(name[:_NAME], type_, mode, size, mtime, target[:_NAME], owner, tail)
+
+
+def _has_room(name: int, target: bytes, privileges: Privileges | None) -> bool:
+    """Whether one block holds all of a member whose name has so many bytes."""
+    return name <= _NAME and len(target) <= _NAME and privileges is None
 
 
 def _long(type_: bytes, value: bytes) -> bytes:

@@ -198,9 +198,9 @@ def _owned(document: Mapping[str, Any], site: str) -> Iterator[tuple[bytes, Owne
             yield on_disk(path), Owned(package, "", b"", False, False, path.endswith(".pyc"))
 
 
-def on_disk(recorded: str) -> bytes:
+def on_disk(path: str) -> bytes:
     """Return a path of a record as the system has it, whatever the locale."""
-    return recorded.encode("utf-8", "surrogateescape")
+    return path.encode("utf-8", "surrogateescape")
 
 
 def recorded(path: bytes) -> str:

@@ -254,7 +254,7 @@ def test_a_hit_across_the_edge_of_chunks_that_hold_none(at: int) -> None:
 )
 def test_each_needle_holds_a_landmark(prefixes: list[bytes], utf16: Spelling, expected: list[bytes]) -> None:
     table = needles(prefixes, utf16)
-    marks = landmarks(table)
+    marks = landmarks(tuple(table))
     assert list(marks) == expected
     assert all(any(mark in needle for mark in marks) for needle in table)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,14 @@ def are_gone(processes: list[int]) -> bool:
     return not any(Path(f"/proc/{process}").exists() for process in processes)
 
 
-def examined(prefix: Path, processes: int, counts: list[int] | None = None) -> list[Examined]:
+def begun(prefix: Path, processes: int, counts: list[int]) -> Iterator[Examined]:
     jobs = [Job(path.name.encode(), path.stat().st_size, 0) for path in sorted(prefix.iterdir())]
     root = os.fsencode(prefix)
-    told = counts if counts is not None else []
-    return list(workers.examined(jobs, Context(root, (root,)), processes, told.append))
+    return workers.examined(jobs, Context(root, (root,)), processes, counts.append)
+
+
+def examined(prefix: Path, processes: int, counts: list[int] | None = None) -> list[Examined]:
+    return list(begun(prefix, processes, counts if counts is not None else []))
 
 
 @pytest.mark.parametrize("processes", [2, 3, 16])
@@ -90,9 +94,7 @@ def test_one_that_is_killed_is_missed(prefix: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_none_is_left_where_nobody_wants_the_rest(prefix: Path, forked: list[int]) -> None:
-    jobs = [Job(path.name.encode(), path.stat().st_size, 0) for path in sorted(prefix.iterdir())]
-    root = os.fsencode(prefix)
-    found = workers.examined(jobs, Context(root, (root,)), 2, lambda count: None)
+    found = begun(prefix, 2, [])
     next(found)
     found.close()  # type: ignore[attr-defined]
     assert len(forked) == 2
