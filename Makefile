@@ -37,7 +37,7 @@ test: channels
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' $(ARGS)
 
 test-all: channels
-	PACK_TEST_ALL=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	PACK_TEST_ALL=1 $(BIN)/python -m pytest -n 2 --dist worksteal -o faulthandler_timeout=4000 $(ARGS)
 
 # Not a test: it says how fast, and takes a quarter of an hour.
 bench: channels

@@ -6,7 +6,7 @@ Environment variables:
 ``PACK_TEST_CACHE``    where what is built once is kept, instead of ``.cache``
 ``PACK_TEST_NO_SKIP``  ``1``: a test that would be skipped fails, and says why
 ``PACK_TEST_ALL``      ``1``: long series run in full, not a seeded tenth of them (see
-                       ``fixtures/selection.py``)
+                       ``fixtures/selection.py``), and properties are tried with other examples each time
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import settings
 
 from fixtures import channel as channels
 from fixtures import references
@@ -28,6 +29,10 @@ __all__ = ["MakeEnvironment", "cases", "lend", "need"]
 
 PYTHON_SPECS = ("python", "numpy", "requests", "rich", "pip", "jupyter-core", "setuptools", "wheel")
 NATIVE_SPECS = ("ncurses", "openssl", "sqlite", "xz")
+
+# A property is tried with the same examples each time; where long series run in full, with others, by chance.
+settings.register_profile("chance", settings.get_profile("ci"), derandomize=False)
+settings.load_profile("chance" if os.environ.get("PACK_TEST_ALL") == "1" else "ci")
 
 
 class MakeEnvironment(Protocol):

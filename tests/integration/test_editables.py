@@ -6,8 +6,7 @@ import json
 import os
 from pathlib import Path
 
-import pytest
-
+from fixtures.selection import long_series
 from tests.conftest import MakeEnvironment
 from tests.integration.moving import activated, move, pack, run, unpack, wrong_rows
 
@@ -41,7 +40,7 @@ def project(directory: Path, name: str, requirement: str, backend: str, layout: 
 ALWAYS = ("setuptools-flat", "flit")  # an import hook, and a line of a .pth file
 
 
-@pytest.mark.timeout(1200)
+@long_series
 def test_backends(make_env: MakeEnvironment, tmp_path: Path) -> None:
     prefix = make_env(["python", "pip"], tmp_path / "source" / "env")
     names = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import cases
+from fixtures.selection import cases, long_series
 from tests.integration.interrupting import (
     Moment,
     differences,
@@ -90,7 +90,7 @@ def as_used(archive: Path, directory: Path) -> Callable[[Path], Path]:
     return make
 
 
-@pytest.mark.timeout(3600)
+@long_series
 @pytest.mark.parametrize("prepared", [as_unpacked, as_used])
 def test_killed_at_any_moment(
     archive: Path, tmp_path: Path, prepared: Callable[[Path, Path], Callable[[Path], Path]]

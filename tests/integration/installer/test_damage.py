@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.selection import cases
+from fixtures.selection import cases, long_series
 from installer_stub import trailer
 from installer_stub.trailer import Trailer
 from tests.integration.moving import stamps
@@ -108,7 +108,7 @@ class Stand:
         except subprocess.TimeoutExpired:
             # What it has started may be what does not end.
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.communicate(timeout=SECONDS)
             self._prepare(self.sandbox.root)
             return ENDLESS
         wrong = [complaint(process.returncode, said, codes)]
@@ -305,7 +305,7 @@ def harmed(stands: Sequence[Stand], made: Made, offsets: Iterable[int]) -> list[
         return sorted((each for part in pool.map(work, stands) for each in part), key=lambda each: each.offset)
 
 
-@pytest.mark.timeout(3600)  # the whole series takes a quarter of an hour
+@long_series
 def test_each_byte_of_the_header(memory: Path, made: Made) -> None:
     """A changed script is another script; none installs, none ends with 0, none touches what is there.
 
