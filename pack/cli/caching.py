@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import click
 
@@ -24,6 +23,8 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)b?", re.IGNORECASE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def _cache(directory: str | None, limit: str | None, clear: bool, as_json: bool) -> None:
     """Print what packing keeps for the next time: where, how much, and how much at most. See docs/cache.md."""
+    from pathlib import Path
+
     from pack import cache
 
     where = Path(directory) if directory else cache.default()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import click
 
@@ -32,6 +31,8 @@ def _lock(
     if archive is not None:
         if name is not None or prefix is not None or sha256:
             raise UsageError("an archive has its own list", "Give the archive alone, or an environment by -n or -p.")
+        from pathlib import Path
+
         from pack import unpack
 
         source = None if archive == "-" else Path(archive)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -128,6 +127,8 @@ def add_log(command: click.Command) -> None:
 
 
 def _environments(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from pathlib import Path
+
     from pack.environment import list_environments
 
     return [name for name, _ in list_environments(os.environ, Path.cwd()) if name.startswith(incomplete)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,6 +32,8 @@ from .options import (
 from .terminal import Bar, say, shown, step
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pack.archive import Format
     from pack.cache import Cache
     from pack.editables import Editables
@@ -130,6 +131,8 @@ def pack(context: click.Context, /, **given: Any) -> None:
 
 def _options(context: click.Context, environment: Environment) -> Options:
     """Make of the command line what is to be written. Raises UsageError for what makes no sense together."""
+    from pathlib import Path
+
     from pack import bake, parcel
     from pack.archive import INFER, Format
     from pack.write import Options
@@ -225,6 +228,8 @@ def _scan_options(context: click.Context) -> ScanOptions:
 
 def _cache(directory: str | None, unwanted: bool, quiet: bool) -> Cache | None:
     """Open the cache that is named, or the user's. Raises UsageError for one that is named and cannot be used."""
+    from pathlib import Path
+
     from pack import cache
 
     if unwanted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,6 +36,8 @@ def _stub_build(arch: str | None, sources: str | None, as_json: bool) -> None:
 
     It starts on every Linux with glibc 2.17 or newer. The compiler and PyInstaller come from the package index.
     """
+    from pathlib import Path
+
     from pack.stub import freeze
 
     built = freeze.build(arch or platform.machine(), Path(sources) if sources else None, step)

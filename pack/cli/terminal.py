@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -63,6 +62,8 @@ def _logged(text: str) -> None:
 
 def say(what: Any) -> None:
     """Print text, or anything else as JSON, on standard output."""
+    import json
+
     # The terminal's encoding may hold less than a path does.
     encoding = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name
     text = what if isinstance(what, str) else json.dumps(what, indent=2, ensure_ascii=encoding != "utf-8")

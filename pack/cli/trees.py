@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,9 @@ from installer_stub.errors import UsageError, VerifyFailed
 from .options import demand
 from .packing import pack
 from .terminal import Bar, findings_json, print_findings, say, shown
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pack.command("unpack")
@@ -44,6 +47,8 @@ def _unpack(
     DIR, which -p names as well, appears complete or not at all. It must not exist, or be empty. Every format that
     pack writes is read: tars, zip, squashfs, parcels, installers, directories.
     """
+    from pathlib import Path
+
     from pack import unpack as unpacking
 
     if no_relocate and (allow_unrelocated or strict):
