@@ -23,7 +23,7 @@ _UNPACK = "unpack"
 def main(version: str, argv: Optional[List[str]] = None) -> None:
     """Run the relocator; exit with 0, or with the code of the error."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv and argv[0] != _UNPACK:
+    if argv and argv[0] != _UNPACK and not argv[0].startswith("-"):
         from installer_stub import console  # with what it needs half of all modules, which nobody has compiled yet
 
         if argv[0] in console.COMMANDS:

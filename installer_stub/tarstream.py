@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional, Union
@@ -96,7 +97,7 @@ class TarStream:
         padding, self._padding = self._padding, 0
         block = self._take(padding + BLOCK)
         if padding:
-            if block[:padding].strip(b"\0"):
+            if not block.startswith(_ZEROS[:padding]):
                 self._refuse("there are bytes where padding belongs")
             block = block[padding:]
         extended: Dict[bytes, bytes] = {}
@@ -136,6 +137,12 @@ class TarStream:
         return data
 
     def _take(self, count: int) -> bytes:
+        end = self._at + count
+        if end <= len(self._buffer):
+            data = bytes(self._buffer[self._at : end])
+            self._at = end
+            self._position += count
+            return data
         pieces = [bytes(self._buffer[self._at : self._at + count])]
         self._at += len(pieces[0])
         missing = count - len(pieces[0])
@@ -163,7 +170,7 @@ class TarStream:
     def _fields(self, block: bytes) -> Any:
         fields = _FIELDS.unpack(block)
         # The sum is taken with its own field as eight spaces.
-        if self._number(fields[6]) != sum(block.translate(None, b"\0")) - sum(fields[6]) + 8 * 0x20:
+        if self._number(fields[6]) != _sum(block[:148]) + _sum(block[156:412]) + _sum(block[412:]) + 8 * 0x20:
             self._refuse("the sum of a header is wrong")
         if not fields[9].startswith(b"ustar"):
             self._refuse("a header is none of ustar, pax or GNU tar")
@@ -291,7 +298,12 @@ def damaged(what: str) -> ArchiveDamaged:
     )
 
 
-@lru_cache(maxsize=1024)
+def _sum(part: bytes) -> int:
+    """Add up to 256 bytes. Half of an Adler-32 is one more than their sum, modulo 65521, which is more than that."""
+    return (zlib.adler32(part) & 0xFFFF) - 1
+
+
+@lru_cache(maxsize=4096)
 def _octal(field: bytes) -> int:
     """Return a number, -1 for what is none. Most modes and times are those of other members."""
     match = _OCTAL.match(field)

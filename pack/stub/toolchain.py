@@ -24,6 +24,7 @@ ARCHITECTURES = ("x86_64", "aarch64")
 PROGRAMS = ("make", "objcopy", "sh", "tar")  # beside a Python with pip
 SOURCES = {"loader": FREEZER, "zstandard": ZSTANDARD}  # what is compiled of packages, and where it is unpacked
 EPOCH = "946684800"  # 2000-01-01T00:00:00Z, the time of all that is made
+LINKED = "-s -Wl,-Bsymbolic"  # no symbols but exported ones, and a library's own calls lead straight to itself
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,14 @@ class Target:
         """Give the variables that builds run with: nothing of the caller's but where programs and files lie."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
         cache = str(self.work / "zig-cache")
-        # zig's own checks make programs abort where C leaves something undefined, which CPython does.
-        flags = "-O2 -g0 -fPIC -fno-sanitize=undefined -Wno-date-time"
+        # zig's own checks make programs abort where C leaves something undefined, which CPython does; and it would
+        # keep a register for debuggers.
+        flags = "-O2 -g0 -fPIC -fomit-frame-pointer -fno-sanitize=undefined -Wno-date-time"
         programs = {name.upper(): str(self.folder / "bin" / name) for name in ("cc", "ar", "ranlib")}
         return {
             **kept,
             **programs,
-            **{"LC_ALL": "C.UTF-8", "PKG_CONFIG": "/bin/false", "CFLAGS": flags, "LDFLAGS": "-s"},
+            **{"LC_ALL": "C.UTF-8", "PKG_CONFIG": "/bin/false", "CFLAGS": flags, "LDFLAGS": LINKED},
             **{"SOURCE_DATE_EPOCH": EPOCH, "PYTHONHASHSEED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
             **{"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
             **(more or {}),
