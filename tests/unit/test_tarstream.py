@@ -15,6 +15,7 @@ from pack import archive
 from pack.archive.tar import write_tar
 
 LONG = b"d/" + b"n" * 150 + b"/" + b"m" * 250
+HIGH = b"\xff" * 150 + b"/" + b"\xff" * 100  # the sum of whose header is more than 65521
 
 
 def read_all(data: bytes, most: int = 1 << 20) -> list[tuple[Member, bytes]]:
@@ -75,7 +76,9 @@ def test_pieces_of_any_size_give_the_same_members(most: int) -> None:
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-@pytest.mark.parametrize("name", [b"a", b"d/\xff\n b", b"d/" + b"n" * 98, b"p" * 90 + b"/" + b"q" * 90, "é/ü".encode()])
+@pytest.mark.parametrize(
+    "name", [b"a", b"d/\xff\n b", b"d/" + b"n" * 98, b"p" * 90 + b"/" + b"q" * 90, HIGH, "é/ü".encode()]
+)
 def test_every_format_and_name(format: int, name: bytes) -> None:
     data = by_tarfile([info(name, size=3, mode=0o751, mtime=12), info(b"l", tarfile.LNKTYPE, linkname="a")], format)
     (member, content), (link, nothing) = read_all(data)
