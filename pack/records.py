@@ -10,18 +10,21 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from installer_stub import references
 from installer_stub.model import Field, Fill, Force, Reference, Spelling, Standing
 from installer_stub.rewrite import Digest, digest_spelled
+from pack import workers
 from pack.archive import changed_while_packing
-from pack.examine import Context, Examined, Layers
+from pack.examine import Context, Examined, Job, Layers
 from pack.layouts import conda
 from pack.splice import Splice, pieces, stacked
 from pack.squeezed import Squeezed
 
+_BATCH_BYTES = 1 << 20  # of records: more are worth another process
 _RECORD = re.compile(rb"(?:^|/)[^/]+\.dist-info/RECORD\Z")
 _NOT_NORMAL = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)")
 _ROW = re.compile(rb"^(?P<path>\"(?:[^\"]|\"\")*\"|[^,\r\n]*),(?P<digest>[^,\r\n]*,[0-9]*)\r?$", re.MULTILINE)
@@ -145,19 +148,23 @@ def with_conda_meta(
     left_out: Collection[bytes],
     links: Mapping[bytes, bytes],
     context: Context,
+    processes: int = 1,
 ) -> dict[bytes, Examined]:
-    """Write every record of conda-meta, and its history, as they are archived. ``links`` as above."""
+    """Write every record of conda-meta, and its history, as they are archived; ``processes`` is how many do that.
+
+    ``links`` as above.
+    """
     new = dict(examined)
     changed = {path: verdict for path, verdict in examined.items() if _differs(verdict)}
     changed |= {name: changed[first] for name, first in links.items() if first in changed}
     archived = {conda.recorded(path): verdict.archived for path, verdict in changed.items()}
     gone = frozenset(map(conda.recorded, left_out))
-    for path in recorded.documents:
-        verdict = examined.get(path)
-        if verdict is None or _holds(verdict, examined):
-            continue
+    documents = [examined[path] for path in recorded.documents if path in examined]
+    jobs = [verdict.job for verdict in documents if not _holds(verdict, examined)]
+
+    def written(job: Job) -> Examined:
         # A record takes twice as much memory as its text: by then it is gone.
-        text, marked = _canonical_text(path, verdict, recorded.site, gone, archived, context)
+        text, marked = _canonical_text(job.path, examined[job.path], recorded.site, gone, archived, context)
         canonical = conda.filled(text, marked, archived)
         del text
         digested = [(offset, conda.on_disk(of)) for offset, of in canonical.digests]
@@ -166,7 +173,12 @@ def with_conda_meta(
             for offset, of in digested
             if changed[of].references
         )
-        new[path] = _written(verdict, canonical.content, slots, context)
+        return _written(examined[job.path], canonical.content, slots, context)
+
+    batches = workers.batched(jobs, _BATCH_BYTES)
+    work = partial(workers.rows, written)
+    for batch, rows in zip(batches, workers.mapped(work, batches, processes), strict=True):
+        new.update((job.path, Examined.again(job, row)) for job, row in zip(batch, rows, strict=True))
     history = examined.get(conda.HISTORY)
     if history is not None and not history.from_manifest:
         content = conda.canonical_history(content_of(history, context))

@@ -202,7 +202,8 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     cache = None if any(map(is_common, environment.names)) else options.cache
     decisive = (recorded.site.encode(), earlier.digest)
     recall = Recall(cache, context, decisive, started_ns, options.trust_mtime)
-    verdicts = _judged(recall, files, jobs, recorded.digests, context, options.workers or os.cpu_count() or 1, progress)
+    processes = options.workers or os.cpu_count() or 1
+    verdicts = _judged(recall, files, jobs, recorded.digests, context, processes, progress)
     del recall, jobs, files  # which are much, and needed no more
     notes += [Finding(each.job.path, -1, UNREADABLE, each.error) for each in verdicts if each.error]
     notes += [*missing, *selected.notes, *brought(each.path for each in found)]
@@ -220,7 +221,7 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     other_names = {each.path: each.target for each in found if each.kind is Kind.HARD_LINK}
     examined = records.with_pip_digests(examined, other_names, context)
     gone = frozenset((*dropped, *selected.left_out))
-    examined = records.with_conda_meta(examined, recorded, gone, other_names, context)
+    examined = records.with_conda_meta(examined, recorded, gone, other_names, context, processes)
     found, privileges, lost = entries.without_bits(prefix, found, examined, options.keep_setuid)
     scanned = _assembled(environment, found, examined, notes + lost, privileges)
     return replace(scanned, standings=standings, saved=selected.saved, lock=locked)

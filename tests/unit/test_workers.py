@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,25 @@ def test_an_error_of_one_is_an_error_of_all(prefix: Path, forked: list[int], mon
     assert "in damaged" in str(error.value.__cause__)
     assert len(forked) == 2
     assert are_gone(forked)
+
+
+def test_an_error_of_the_system_is_not_taken_for_the_end_of_a_process() -> None:
+    def work(name: str) -> bytes:
+        return Path(name).read_bytes()
+
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list(workers.mapped(work, ["/dev/null", "/nowhere", "/dev/null"], 2))
+
+
+def test_what_comes_is_in_the_order_of_the_items() -> None:
+    def work(number: int) -> tuple[int, int]:
+        time.sleep(0.05 if number % 3 == 0 else 0)
+        return number, os.getpid()
+
+    came = list(workers.mapped(work, range(12), 3))
+    assert [number for number, _ in came] == list(range(12))
+    assert os.getpid() not in {process for _, process in came}
+    assert len({process for _, process in came}) > 1
 
 
 def test_one_that_is_killed_is_missed(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
