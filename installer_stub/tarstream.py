@@ -137,22 +137,19 @@ class TarStream:
         return data
 
     def _take(self, count: int) -> bytes:
-        end = self._at + count
-        if end <= len(self._buffer):
-            data = bytes(self._buffer[self._at : end])
-            self._at = end
-            self._position += count
-            return data
-        pieces = [bytes(self._buffer[self._at : self._at + count])]
-        self._at += len(pieces[0])
-        missing = count - len(pieces[0])
-        while missing:
-            self._advance()
-            self._at = min(missing, len(self._buffer))
-            pieces.append(bytes(self._buffer[: self._at]))
-            missing -= self._at
+        data = bytes(self._buffer[self._at : self._at + count])
+        self._at += len(data)
+        missing = count - len(data)
+        if missing:
+            pieces = [data]
+            while missing:
+                self._advance()
+                self._at = min(missing, len(self._buffer))
+                pieces.append(bytes(self._buffer[: self._at]))
+                missing -= self._at
+            data = b"".join(pieces)
         self._position += count
-        return b"".join(pieces)
+        return data
 
     def _advance(self) -> None:
         self._buffer, self._at = memoryview(self._source(_PIECE)), 0

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,10 +174,7 @@ def with_conda_meta(
         )
         return _written(examined[job.path], canonical.content, slots, context)
 
-    batches = workers.batched(jobs, _BATCH_BYTES)
-    work = partial(workers.rows, written)
-    for batch, rows in zip(batches, workers.mapped(work, batches, processes), strict=True):
-        new.update((job.path, Examined.again(job, row)) for job, row in zip(batch, rows, strict=True))
+    new.update((verdict.job.path, verdict) for verdict in workers.judged(written, jobs, processes, most=_BATCH_BYTES))
     history = examined.get(conda.HISTORY)
     if history is not None and not history.from_manifest:
         content = conda.canonical_history(content_of(history, context))

@@ -18,7 +18,6 @@ from installer_stub.errors import PackError
 from pack.examine import Context, Examined, Job, examine
 
 Progress = Callable[[int], None]
-Row = tuple[Any, ...]  # of a verdict, all but its job
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -29,19 +28,29 @@ _AHEAD = 2  # items that a worker is given, so that it need not wait for the nex
 
 def examined(jobs: Sequence[Job], context: Context, workers: int, progress: Progress) -> Iterator[Examined]:
     """Examine all files, in worker processes where there is enough to do and there may be some. Raises as `mapped`."""
-    batches = batched(jobs, _BATCH_BYTES)
-    work = partial(rows, lambda job: examine(job, context))
-    for batch, found in zip(batches, mapped(work, batches, workers), strict=True):
-        yield from map(Examined.again, batch, found)
+    return judged(lambda job: examine(job, context), jobs, workers, progress)
+
+
+def judged(
+    judge: Callable[[Job], Examined],
+    jobs: Iterable[Job],
+    workers: int,
+    progress: Progress = lambda count: None,
+    most: int = _BATCH_BYTES,
+) -> Iterator[Examined]:
+    """Judge files, in worker processes where there is more to do than ``most`` bytes. Raises as `mapped`."""
+    batches = _batched(jobs, most)
+    for batch, rows in zip(batches, mapped(partial(_rows, judge), batches, workers), strict=True):
+        yield from map(Examined.again, batch, rows)
         progress(sum(job.size for job in batch))
 
 
-def rows(judge: Callable[[Job], Examined], batch: Iterable[Job]) -> list[Row]:
+def _rows(judge: Callable[[Job], Examined], batch: Iterable[Job]) -> list[tuple[Any, ...]]:
     """Judge files; return the verdicts without their jobs, which whoever asked has."""
     return [tuple(judge(job)[1:]) for job in batch]
 
 
-def batched(jobs: Iterable[Job], most: int) -> list[list[Job]]:
+def _batched(jobs: Iterable[Job], most: int) -> list[list[Job]]:
     """Divide jobs into what a worker is given at once: hundreds of small files, or ``most`` bytes."""
     batches: list[list[Job]] = []
     batch: list[Job] = []
@@ -85,11 +94,11 @@ def _answers(crew: Sequence[Second], count: int) -> Iterator[Any]:
     with selectors.DefaultSelector() as ready:
         for worker in crew:
             ready.register(worker.line, selectors.EVENT_READ, worker.line)
-        with _missing_none():
+        with _talking():
             for line, number in zip([worker.line for worker in crew] * _AHEAD, left, strict=False):
                 line.send(number)
         for number in range(count):
-            with _missing_none():
+            with _talking():
                 while number not in answers:
                     for key, _ in ready.select():
                         of, answer = key.data.receive()
@@ -103,7 +112,7 @@ def _answers(crew: Sequence[Second], count: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _missing_none() -> Iterator[None]:
+def _talking() -> Iterator[None]:
     """Say it in words where a process ends that is talked with."""
     try:
         yield

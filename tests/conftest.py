@@ -23,7 +23,7 @@ from hypothesis import settings
 
 from fixtures import channel as channels
 from fixtures import references
-from fixtures.selection import cases, need
+from fixtures.selection import all_run, cases, need
 
 __all__ = ["MakeEnvironment", "cases", "lend", "need"]
 
@@ -32,7 +32,7 @@ NATIVE_SPECS = ("ncurses", "openssl", "sqlite", "xz")
 
 # A property is tried with the same examples each time; where long series run in full, with others, by chance.
 settings.register_profile("chance", settings.get_profile("ci"), derandomize=False)
-settings.load_profile("chance" if os.environ.get("PACK_TEST_ALL") == "1" else "ci")
+settings.load_profile("chance" if all_run() else "ci")
 
 
 class MakeEnvironment(Protocol):

@@ -24,7 +24,6 @@ ARCHITECTURES = ("x86_64", "aarch64")
 PROGRAMS = ("make", "objcopy", "sh", "tar")  # beside a Python with pip
 SOURCES = {"loader": FREEZER, "zstandard": ZSTANDARD}  # what is compiled of packages, and where it is unpacked
 EPOCH = "946684800"  # 2000-01-01T00:00:00Z, the time of all that is made
-LINKED = "-s -Wl,-Bsymbolic"  # no symbols but exported ones, and a library's own calls lead straight to itself
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,12 @@ class Target:
         # zig's own checks make programs abort where C leaves something undefined, which CPython does; and it would
         # keep a register for debuggers.
         flags = "-O2 -g0 -fPIC -fomit-frame-pointer -fno-sanitize=undefined -Wno-date-time"
+        linked = "-s -Wl,-Bsymbolic"  # no symbols but exported ones, and a library's own calls lead straight to itself
         programs = {name.upper(): str(self.folder / "bin" / name) for name in ("cc", "ar", "ranlib")}
         return {
             **kept,
             **programs,
-            **{"LC_ALL": "C.UTF-8", "PKG_CONFIG": "/bin/false", "CFLAGS": flags, "LDFLAGS": LINKED},
+            **{"LC_ALL": "C.UTF-8", "PKG_CONFIG": "/bin/false", "CFLAGS": flags, "LDFLAGS": linked},
             **{"SOURCE_DATE_EPOCH": EPOCH, "PYTHONHASHSEED": "1", "PYTHONDONTWRITEBYTECODE": "1"},
             **{"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
             **(more or {}),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from fixtures.selection import long_series
+from fixtures.selection import all_run, long_series
 from tests.conftest import MakeEnvironment
 from tests.integration.moving import activated, move, pack, run, unpack, wrong_rows
 
@@ -44,7 +43,7 @@ ALWAYS = ("setuptools-flat", "flit")  # an import hook, and a line of a .pth fil
 def test_backends(make_env: MakeEnvironment, tmp_path: Path) -> None:
     prefix = make_env(["python", "pip"], tmp_path / "source" / "env")
     names = {}
-    for backend in BACKENDS if os.environ.get("PACK_TEST_ALL") == "1" else ALWAYS:
+    for backend in BACKENDS if all_run() else ALWAYS:
         names[backend] = backend.replace("-", "_") + "_project"
         source = project(tmp_path / "my sources", names[backend], *BACKENDS[backend])
         run([prefix / "bin/python", "-m", "pip", "install", "-q", "--no-deps", "-e", source])

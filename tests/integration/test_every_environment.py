@@ -13,21 +13,20 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.selection import all_run, cases
 from installer_stub import manifest, references, rewrite, state, walk
 from installer_stub.fit import misfits
 from installer_stub.model import Field, Fill, Force, Kind, Manifest, Reference, Relocatable, Spelling
 from installer_stub.rewrite import Form
 from pack.examine import Context, Examined, Job, examine
 from pack.splice import stacked
-from tests.conftest import cases
 from tests.integration.moving import pack, pack_env, short_directory, unpack
 
-ALL = os.environ.get("PACK_TEST_ALL") == "1"
 INTERPRETER = os.fsencode(os.path.realpath(sys.base_prefix))
 # Most files of an interpreter do not name its prefix; these do.
 _NAMING = re.compile(rb"^bin/|/pkgconfig/|/config-|/_sysconfigdata")
 # The interpreter's own prefix is large; a part of it is read in test_files_of_the_interpreter.
-WHOLE = ["interpreter"] if ALL and INTERPRETER not in (b"/usr", b"/usr/local") else []
+WHOLE = ["interpreter"] if all_run() and INTERPRETER not in (b"/usr", b"/usr/local") else []
 
 
 def outside(

@@ -64,7 +64,7 @@ def converse(
     )
     os.close(its)
     printed, answers = "", list(dialogue)
-    deadline, again = time.monotonic() + 60, float("inf")
+    deadline, again = time.monotonic() + 30, float("inf")
     while time.monotonic() < deadline:
         if time.monotonic() > again:
             os.write(own, INTERRUPT.encode())

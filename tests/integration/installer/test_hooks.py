@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.selection import all_run
 from tests.integration.installed import (
     HOOKS,
     Hooks,
@@ -387,7 +388,7 @@ KILLS = list(itertools.product(("post-install", "pre-install"), (True, False), (
 KILLS_OF_CI = (0, 7)
 
 
-@pytest.mark.parametrize("number", KILLS_OF_CI if os.environ.get("PACK_TEST_ALL") != "1" else range(len(KILLS)))
+@pytest.mark.parametrize("number", range(len(KILLS)) if all_run() else KILLS_OF_CI)
 def test_killed_with_one_running(number: int, made: Path, target: Path, hooks: Hooks) -> None:
     """The hook ends, too; the next run finds what was there before, and is as good as any."""
     hook, all_of_it, update = KILLS[number]

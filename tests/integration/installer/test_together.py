@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.selection import cases
+from fixtures.selection import all_run, cases
 from tests.integration.installed import tiny_prefix
 from tests.integration.moving import SURROUNDINGS, short_directory
 from tests.integration.outcomes import TIMEOUT, faults, install
 
 TIMES = 20
 # Of processes at once: in CI two processors have to do for them.
-MANY = 20 if os.environ.get("PACK_TEST_ALL") == "1" else 6
+MANY = 20 if all_run() else 6
 
 
 @pytest.fixture
