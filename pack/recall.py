@@ -11,6 +11,7 @@ import io
 import pickle
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -111,15 +112,19 @@ class Recall:
                 settled = found.ctime_ns < self._started_ns - _UNSETTLED
                 if known[number] or (settled and not verdict.error):
                     group[verdict.job.path] = (_state(verdict.job, found, digests), tuple(verdict[1:]))
-            written[name] = pickle.dumps(group, 5)
+            written[name] = _dumps(group)
         if written != self._written:
-            self._cache.save(self._name, pickle.dumps(written, 5))
+            self._cache.save(self._name, _dumps(written))
 
 
 def _group(job: Job) -> bytes:
-    """Name the group of a file: its package, and its directory or what that lies in, at most five down."""
-    package = job.owned.package.encode() if job.owned is not None else b""
-    return b"/".join([package, *job.path.split(b"/")[:-1][:5]])
+    return _group_of(job.owned.package if job.owned is not None else "", job.path.rpartition(b"/")[0])
+
+
+@lru_cache(maxsize=256)  # the files of a directory come one behind the other
+def _group_of(package: str, directory: bytes) -> bytes:
+    """Name the group of files: their package, and their directory or what that lies in, at most five down."""
+    return b"/".join([package.encode(), *directory.split(b"/")[:5]])
 
 
 def _state(job: Job, found: Found, digests: Mapping[str, str]) -> tuple[Any, ...]:
@@ -147,8 +152,25 @@ def _program() -> bytes:
     return hasher.digest()
 
 
+def _by_value(each: Enum) -> tuple[Any, ...]:
+    return type(each), (each.value,)
+
+
+# By itself an enum is written as CPython likes: 3.11.2 has its name looked up with getattr, which is never loaded.
+_ENUMS: dict[type, Any] = {kind: _by_value for kind in _KNOWN.values() if issubclass(kind, Enum)}
+
+
+def _dumps(known: Mapping[bytes, Any]) -> bytes:
+    """Write what `_loads` reads."""
+    written = io.BytesIO()
+    pickler = pickle.Pickler(written, 5)
+    pickler.dispatch_table = _ENUMS
+    pickler.dump(known)
+    return written.getvalue()
+
+
 def _loads(content: bytes) -> dict[bytes, Any]:
-    """Read what `Recall.keep` wrote; nothing, where that is not what it should be."""
+    """Read what `_dumps` wrote; nothing, where that is not what it should be."""
     try:
         loaded = _Unpickler(io.BytesIO(content)).load()
     except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError):

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -350,6 +351,17 @@ def test_only_what_changed_is_examined_again(prefix: Path, cache: Cache, examine
     changed = scanned(prefix, cache)
     assert examined == [b"lib/plain"]
     assert changed == scanned(prefix, None)
+
+
+def test_a_python_that_writes_enums_by_name_remembers_too(
+    prefix: Path, cache: Cache, examined: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CPython 3.11.2 does, Debian 12's."""
+    monkeypatch.setattr(Enum, "__reduce_ex__", lambda self, protocol: (getattr, (type(self), self.name)))
+    first = scanned(prefix, cache)
+    examined.clear()
+    assert scanned(prefix, cache) == first
+    assert examined == []
 
 
 def test_size_and_time_do_not_hide_a_change(prefix: Path, cache: Cache, examined: list[bytes]) -> None:
