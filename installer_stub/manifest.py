@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import json
 import re
+from itertools import islice
 from json.encoder import encode_basestring
-from typing import Any, Callable, Dict, Iterable, List, Match, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Match, Sequence, Tuple, TypeVar
 
 from installer_stub.activation import STEM, STEM_BESIDE
 from installer_stub.errors import ManifestError
@@ -39,6 +40,7 @@ FILES = DIRECTORY + b"/files.json"
 INSTALLING = b".installing"  # at the root, while an installation there is not complete
 
 _T = TypeVar("_T")
+_ROWS = 1000  # of a table that are written at once: all of them are as large as the document
 _MAX_ROOM = 1 << 20  # a run path can be as long; a slot is held in memory
 _PAGE_HASHES = (Spelling.SHA1, Spelling.SHA256, Spelling.SHA384)
 _ESCAPED = re.compile("[%\x00-\x1f\x7f\udc80-\udcff]")
@@ -286,7 +288,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _document(head: Dict[str, Any], tables: Dict[str, Iterable[str]]) -> bytes:
+def _document(head: Dict[str, Any], tables: Dict[str, Iterator[str]]) -> bytes:
     """Write a document, row by row; the rows of its tables are JSON already."""
     out = io.BytesIO()
 
@@ -298,8 +300,8 @@ def _document(head: Dict[str, Any], tables: Dict[str, Iterable[str]]) -> bytes:
     for key, rows in tables.items():
         write(f",\n{json.dumps(key)}: [")
         separator = "\n"
-        for row in rows:
-            write(separator + row)
+        while some := list(islice(rows, _ROWS)):
+            write(separator + ",\n".join(some))
             separator = ",\n"
         write("\n]")
     write("\n}\n")
@@ -308,6 +310,8 @@ def _document(head: Dict[str, Any], tables: Dict[str, Iterable[str]]) -> bytes:
 
 def _quoted(path: bytes) -> str:
     """Write the encoded path as JSON."""
+    if not path:  # the target of most
+        return '""'
     return f'"{path.decode()}"' if _PLAIN.match(path) else encode_basestring(encode(path))
 
 

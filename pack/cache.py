@@ -7,6 +7,7 @@ again. Whoever can write here decides what is packed: so it belongs to the user 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import secrets
@@ -14,7 +15,7 @@ import shutil
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
@@ -79,9 +80,11 @@ class Cache:
             try:
                 file = stack.enter_context(self._piece(key).open("rb", buffering=0))
                 os.utime(file.fileno())
-                if os.fstat(file.fileno()).st_size <= _HELD:
-                    return iter(list(_blocks(file)))
-                for _ in _blocks(file):
+                size = os.fstat(file.fileno()).st_size
+                if size <= _HELD:
+                    held = os.pread(file.fileno(), size, 0)
+                    return iter(list(_blocks(lambda length, at: held[at : at + length])))
+                for _ in _blocks(functools.partial(os.pread, file.fileno())):
                     pass
             except (OSError, _Damaged):
                 return None
@@ -239,18 +242,17 @@ class _Damaged(PackError):
 def _once_more(file: RawIOBase | BinaryIO) -> Iterator[Block]:
     """Read the blocks of a large piece one by one, and close it behind the last. Raises _Damaged."""
     with file:
-        yield from _blocks(file)
+        yield from _blocks(functools.partial(os.pread, file.fileno()))
 
 
-def _blocks(file: RawIOBase | BinaryIO) -> Iterator[Block]:
-    """Read the blocks of a piece, to its end. Raises _Damaged."""
-    number = file.fileno()
+def _blocks(read: Callable[[int, int], bytes]) -> Iterator[Block]:
+    """Read the blocks of a piece, to its end; ``read`` is given a length and an offset. Raises _Damaged."""
     at = len(_MAGIC)
-    if os.pread(number, at, 0) != _MAGIC:
+    if read(at, 0) != _MAGIC:
         raise _Damaged
     count = 0
     while True:
-        head = os.pread(number, _HEAD.size, at)
+        head = read(_HEAD.size, at)
         if len(head) < _HEAD.size:
             raise _Damaged
         length, noted, crc = _HEAD.unpack(head)
@@ -258,12 +260,13 @@ def _blocks(file: RawIOBase | BinaryIO) -> Iterator[Block]:
             if (length, crc) != (0, count):
                 raise _Damaged
             return
-        both = os.pread(number, noted + length, at + _HEAD.size)
-        if len(both) < noted + length or checksum(both) != crc:
+        at += len(head)
+        note, data = read(noted, at), read(length, at + noted)
+        if len(data) < length or checksum(data, checksum(note)) != crc:
             raise _Damaged
-        at += len(head) + len(both)
+        at += noted + length
         count += 1
-        yield Block(both[noted:], both[:noted])
+        yield Block(data, note)
 
 
 def _put(path: Path, content: bytes) -> None:

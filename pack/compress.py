@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
@@ -344,42 +344,13 @@ class _Gzip(_Codec):
 
     def join(self, block: Block) -> bytes:
         crc, length = _CHECKED.unpack(block.note)
-        self._crc = _product(_shift_by(length), self._crc) ^ crc
+        self._crc = zlib_ng.crc32_combine(self._crc, crc, length)
         self._length += length
         return block.data
 
     def trailer(self) -> bytes:
         last = b"\x03\x00"  # an empty block that is marked as the last
         return last + struct.pack("<II", self._crc, self._length & 0xFFFFFFFF)
-
-
-# A CRC is the remainder of a polynomial over GF(2), the highest power in the lowest bit: that of two byte strings one
-# behind the other is the first one's times x to the number of bits of the second, plus the second's.
-_POLYNOMIAL = 0xEDB88320
-_ONE = 1 << 31
-
-
-def _product(a: int, b: int) -> int:
-    """Multiply two remainders."""
-    product = 0
-    while a:
-        if a & _ONE:
-            product ^= b
-        a = a << 1 & 0xFFFFFFFF
-        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
-    return product
-
-
-@lru_cache(maxsize=64)
-def _shift_by(length: int) -> int:
-    """Return the remainder of x to the number of bits in ``length`` bytes."""
-    power, square = _ONE, _ONE >> 8
-    while length:
-        if length & 1:
-            power = _product(square, power)
-        square = _product(square, square)
-        length >>= 1
-    return power
 
 
 class _Bzip2(_Codec):

@@ -18,7 +18,7 @@ from installer_stub.model import Kind
 from pack.compress import Block, Compressor, Keep
 
 from . import Member, Progress
-from .tar import BLOCK, end, headers, headers_length, write_content, write_tar
+from .tar import end, headers, headers_length, padded, write_content, write_tar
 
 _ALL = 1 << 32
 _DECIDING = (("pack", "compress.py"), ("pack.archive", "tar.py"), ("pack.archive", "pieces.py"))
@@ -107,8 +107,7 @@ def _pieces(members: Iterable[Member], size: int) -> Iterator[_Piece]:
         if piece.members and known is not piece.known:
             yield piece
             piece = _Piece()
-        content = -(-member.size // BLOCK) * BLOCK if member.kind is Kind.FILE else 0
-        length = headers_length(member) + content
+        length = headers_length(member) + (padded(member.size) if member.kind is Kind.FILE else 0)
         piece.members.append(member)
         piece.length += length
         piece.known = known

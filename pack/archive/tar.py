@@ -46,10 +46,15 @@ def write_content(member: Member, out: Writable, progress: Progress | None) -> i
         out.write(chunk)
         if progress:
             progress(len(chunk))
-    padding = -member.size % BLOCK
-    if padding:
-        out.write(bytes(padding))
-    return member.size + padding
+    whole = padded(member.size)
+    if whole > member.size:
+        out.write(bytes(whole - member.size))
+    return whole
+
+
+def padded(size: int) -> int:
+    """Return how many bytes a content of ``size`` bytes takes in a tar: whole blocks."""
+    return size + -size % BLOCK
 
 
 def headers(member: Member) -> bytes:
@@ -60,9 +65,14 @@ def headers(member: Member) -> bytes:
 
 
 def headers_length(member: Member) -> int:
-    """Return how many bytes ``headers`` gives, without making them where they are one block."""
-    name = len(member.path) + (member.kind is Kind.DIRECTORY)
-    return BLOCK if _has_room(name, member.target, member.privileges) else len(headers(member))
+    """Return how many bytes ``headers`` gives, without making them but for a member with privileges, which are few."""
+    if member.privileges is not None:
+        return len(headers(member))
+    length = BLOCK
+    for value in (len(member.path) + (member.kind is Kind.DIRECTORY), len(member.target)):
+        if value > _NAME:
+            length += BLOCK + padded(value + 1)
+    return length
 
 
 def end(written: int) -> bytes:
@@ -75,7 +85,7 @@ def _headers(
     name: bytes, type_: bytes, mode: int, size: int, mtime: int, target: bytes, privileges: Privileges | None
 ) -> bytes:
     owner, tail = (_NOBODY, _TAIL) if privileges is None else _owner(privileges)
-    if _has_room(len(name), target, privileges):
+    if len(name) <= _NAME and len(target) <= _NAME and privileges is None:
         return _header(name, type_, mode, size, mtime, target, owner, tail)
     before = b""
     if privileges is not None and privileges.capability:
@@ -85,11 +95,6 @@ def _headers(
     if len(name) > _NAME:
         before += _long(_LONG_NAME, name)
     return before + _header(name[:_NAME], type_, mode, size, mtime, target[:_NAME], owner, tail)
-
-
-def _has_room(name: int, target: bytes, privileges: Privileges | None) -> bool:
-    """Whether one block holds all of a member whose name has so many bytes."""
-    return name <= _NAME and len(target) <= _NAME and privileges is None
 
 
 def _long(type_: bytes, value: bytes) -> bytes:
