@@ -8,7 +8,6 @@ and none out of the tree.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Callable, Dict, List, Set, Tuple
 
@@ -27,7 +26,6 @@ _MADE_THERE = (manifest.DIRECTORY + b"/lock",)  # by what runs on the target
 Read = Callable[[int], Bytes]
 
 
-@dataclass(frozen=True)
 class Archive:
     """An archive of which the manifest was read, and nothing else yet.
 
@@ -35,10 +33,14 @@ class Archive:
     list of files, one of its members, tells nothing of the others that this does not, and is read only when asked for.
     """
 
-    manifest: Manifest
-    head: Tuple[Tuple[Member, bytes], ...]  # the members that were read, with their content
-    stream: TarStream
-    is_checked: bool = False
+    def __init__(
+        self, manifest: Manifest, head: Tuple[Tuple[Member, bytes], ...], stream: TarStream, is_checked: bool = False
+    ) -> None:
+        """``head`` are the members that were read, with their content, and ``stream`` has those behind them."""
+        self.manifest = manifest
+        self.head = head
+        self.stream = stream
+        self.is_checked = is_checked
 
     @cached_property
     def listing(self) -> Listing:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from enum import Enum
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from installer_stub.errors import PackError
 
@@ -33,8 +32,7 @@ class UnknownBytecode(OddBytecode):
         self.magic = magic
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The start of a .pyc file. ``mtime`` and ``source_size`` are None where a hash of the source counts."""
 
     magic: int
@@ -51,8 +49,7 @@ class Role(Enum):
     OTHER = "other"
 
 
-@dataclass(frozen=True)
-class Constant:
+class Constant(NamedTuple):
     """A marshalled str or bytes: ``length`` bytes of content at ``offset`` in the file.
 
     In a str that is ``ascii`` the loader reads each byte as one character, without decoding: UTF-8 written
@@ -65,8 +62,7 @@ class Constant:
     ascii: bool
 
 
-@dataclass(frozen=True)
-class _Layout:
+class _Layout(NamedTuple):
     """How a version writes a code object: numbers, values, the file name, values, the first line, values."""
 
     header: int

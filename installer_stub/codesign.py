@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
 from enum import Enum
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from installer_stub.errors import PackError
 from installer_stub.macho import MachO, OddMachO, ReadAt, Slice
@@ -56,8 +55,7 @@ class SignatureTouched(PackError, ValueError):
         self.offset = offset
 
 
-@dataclass(frozen=True)
-class PageHash:
+class PageHash(NamedTuple):
     """A hash in a code signature: ``length`` bytes at ``offset``, of the bytes ``[start, end)`` of the file."""
 
     offset: int
@@ -71,8 +69,7 @@ class PageHash:
         return hashlib.new(self.kind.value, page).digest()[: self.length]
 
 
-@dataclass(frozen=True)
-class CodeDirectory:
+class CodeDirectory(NamedTuple):
     """A table of hashes. ``runs`` are of pages that lie side by side: (begin, end, offset of the first hash)."""
 
     kind: HashKind
@@ -94,8 +91,7 @@ class CodeDirectory:
                 begin = page_end
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(NamedTuple):
     """The code signature of one slice: ``[offset, end)`` of the file."""
 
     offset: int

@@ -102,10 +102,10 @@ def _uninstall(order: Order, talk: _Console) -> Facts:
     done = install.remove(order, talk)
     prefix = manifest.encode(order.target)
     left = [manifest.encode(path) for path in done.left]
-    talk.say(f"{prefix}: uninstalled: {done.count:,} paths removed" + (f"; {len(left):,} left" if left else ""))
+    talk.say(f"{prefix}: uninstalled: {done.removed:,} paths removed" + (f"; {len(left):,} left" if left else ""))
     for path in left:
         talk.say(f"left: {path}")
-    return {"prefix": prefix, "removed": done.count, "left": left}
+    return {"prefix": prefix, "removed": done.removed, "left": left}
 
 
 _COMMANDS: Dict[str, Callable[[Order, Any], Facts]] = {

@@ -8,10 +8,9 @@ whatever its size.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from itertools import takewhile
 from operator import itemgetter
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from installer_stub.errors import PackError
 
@@ -44,23 +43,22 @@ class OddElf(PackError, ValueError):
         self.what = what
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A NUL-terminated string: the offset in the file of its first byte, and its bytes without the NUL."""
 
     offset: int
     text: bytes
 
 
-@dataclass(frozen=True)
-class RunPath(Text):
-    """A run path. ``tag`` is DT_RPATH or DT_RUNPATH; the loader ignores the former beside the latter."""
+class RunPath(NamedTuple):
+    """A run path, as `Text`. ``tag`` is DT_RPATH or DT_RUNPATH; the loader ignores the former beside the latter."""
 
+    offset: int
+    text: bytes
     tag: int
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A section header. ``size`` bytes at ``offset`` of the file, or none in it if ``type`` is SHT_NOBITS."""
 
     name: bytes
@@ -75,8 +73,7 @@ class Section:
         return self.offset if self.type in (SHT_NULL, SHT_NOBITS) else self.offset + self.size
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """A program header. The ``size`` bytes at ``offset`` of the file are loaded at ``address``."""
 
     type: int
@@ -86,8 +83,7 @@ class Segment:
     flags: int
 
 
-@dataclass(frozen=True)
-class Elf:
+class Elf(NamedTuple):
     """What an ELF file says of itself. Offsets are in the file."""
 
     bits: int  # 32 or 64
@@ -271,8 +267,7 @@ def _interpreter(file: ElfBytes, segments: Sequence[Segment]) -> Optional[Text]:
     return file.string(segment.offset, segment.offset + segment.size, "interpreter")
 
 
-@dataclass(frozen=True)
-class _DynamicStrings:
+class _DynamicStrings(NamedTuple):
     table: Optional[Tuple[int, int]]
     found: Tuple[Tuple[int, Text], ...]  # tag and string, in the order of the segment
     entries: Tuple[Tuple[int, int], ...] = ()

@@ -12,8 +12,7 @@ import os
 import pwd
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Set, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from installer_stub import activation, audit, durable, relocate, rewrite, staging, state, target
 from installer_stub.admission import Archive, Guard, Read
@@ -28,8 +27,7 @@ from installer_stub.tarstream import ArchiveDamaged, Bytes, Member, Privileges, 
 ReadAll = Callable[[int], bytes]
 
 
-@dataclass(frozen=True)
-class Extracted:
+class Extracted(NamedTuple):
     """What was unpacked: how many members, how many files with references changed or stayed as archived."""
 
     members: int
@@ -38,12 +36,14 @@ class Extracted:
     findings: Tuple[Finding, ...]
 
 
-@dataclass(frozen=True)
-class Belonging:
+class Belonging(NamedTuple):
     """Whose the new files are, and who may use them."""
 
     umask: bool = False  # whether root's files are subject to the umask, too, as everybody else's are
     gid: int = -1  # the group of everything, which directories hand on; -1: of whoever unpacks
+
+
+_PLAINLY = Belonging()
 
 
 def extract(
@@ -51,7 +51,7 @@ def extract(
     tree: bytes,
     prefix: Optional[bytes],
     progress: Callable[[int], object] = lambda count: None,
-    belonging: Belonging = Belonging(),
+    belonging: Belonging = _PLAINLY,
     jobs: int = 1,
 ) -> Extracted:
     """Fill the empty directory ``tree`` from an archive, relocated to ``prefix``; None leaves it as archived.

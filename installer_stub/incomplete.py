@@ -11,9 +11,8 @@ import errno
 import json
 import os
 import stat
-from dataclasses import dataclass, replace
 from enum import Enum
-from typing import List, Optional
+from typing import List, NamedTuple, Optional
 
 from installer_stub import durable, manifest, swap, workplace
 from installer_stub.errors import OutputError
@@ -41,8 +40,7 @@ class Before(Enum):
     TREE = "a tree"  # which the workplace holds
 
 
-@dataclass(frozen=True)
-class Marker:
+class Marker(NamedTuple):
     """What ``.installing`` says: how far somebody is, in which workplace, and what is to be put back.
 
     No path: a tree may be moved, and one file system is seen under many names.
@@ -200,7 +198,7 @@ def restore(target: bytes, marker: Marker, own: bytes) -> None:
         for name in entries(target):
             swap.move(os.path.join(target, name), os.path.join(wreck, name))
         # Whoever has to go on from here must not take what is put back for the new entries.
-        write(target, replace(marker, phase=Phase.OUT), own)
+        write(target, marker._replace(phase=Phase.OUT), own)
     if os.path.isdir(old):
         for name in sorted(os.listdir(old)):
             swap.move(os.path.join(old, name), os.path.join(target, name))

@@ -9,8 +9,7 @@ import grp
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
 from installer_stub import (
     admission,
@@ -63,8 +62,7 @@ class Talk:
         """Know that the work is done: whatever interrupts what is left, the clearing up, changes nothing of that."""
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """What an installer is to do, as its script has understood it."""
 
     installer: bytes
@@ -75,15 +73,14 @@ class Order:
     scripts: bool = True
     unattended: bool = False
     demand: Demand = Demand.IN_FORCE
-    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
+    jobs: int = os.cpu_count() or 1
     group: str = ""
     register: bool = False
     added: Added = Added.CARRY
     expanded: Optional[int] = None  # the descriptor of a stream that the host's tools expand
 
 
-@dataclass(frozen=True)
-class Installed:
+class Installed(NamedTuple):
     """What was installed: members of the archive, files in a new form or right as archived, what is to be known."""
 
     prefix: bytes

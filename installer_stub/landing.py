@@ -13,7 +13,6 @@ import re
 import stat
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, suppress
-from dataclasses import replace as changed
 from enum import Enum
 from typing import Iterator, List, Optional, Tuple, Union
 
@@ -190,7 +189,7 @@ class _Piecewise(Landing):
                 swap.move(os.path.join(self.target, name), os.path.join(old, name))
         elif incomplete.entries(self.target):
             raise _taken(self.target)
-        incomplete.write(self.target, changed(here, phase=Phase.IN), self.work)
+        incomplete.write(self.target, here._replace(phase=Phase.IN), self.work)
         for name in sorted(os.listdir(self.tree)):
             swap.move(os.path.join(self.tree, name), os.path.join(self.target, name))
 

@@ -8,9 +8,8 @@ one slice that begins at 0. All offsets given are those in the whole file. The f
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import Enum
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from installer_stub.errors import PackError
 
@@ -74,8 +73,7 @@ _DYLIBS = {
 _COMMANDS = {command.value: command for command in Command}
 
 
-@dataclass(frozen=True)
-class CommandString:
+class CommandString(NamedTuple):
     """The string of a load command: its first byte is at ``offset`` of the file, its NUL is not in ``text``.
 
     ``room`` bytes from ``offset`` on belong to it, to the end of the command; the last must be a NUL.
@@ -87,8 +85,7 @@ class CommandString:
     room: int
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A section: ``size`` bytes at ``offset`` of the file, or none in it unless ``in_file``."""
 
     segment: bytes
@@ -119,8 +116,7 @@ class Section:
         return bool(self.flags & _S_ATTR_INSTRUCTIONS)
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(NamedTuple):
     """One Mach-O file: all of a thin file, or a part of a fat one.
 
     What a fat file holds beside that (a static archive, bitcode) is a slice with ``bits`` and ``file_type`` 0
@@ -147,8 +143,7 @@ class Slice:
         return next((s for s in self.sections if s.offset <= offset < s.end), None)
 
 
-@dataclass(frozen=True)
-class MachO:
+class MachO(NamedTuple):
     """What a Mach-O file says of itself."""
 
     is_fat: bool

@@ -6,7 +6,6 @@ speak of a file *as archived*. Everything is frozen: a stage makes new facts, it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Dict, Iterable, NamedTuple, Optional, Tuple
 
@@ -90,8 +89,7 @@ class Fit(Enum):
     NOT_REWRITABLE = "not rewritable"
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """One place in a file that names the prefix, or the digest of bytes that do.
 
     ``offset`` and ``room`` bound the slot: the bytes ``[offset, offset + room)`` of the archived file.
@@ -119,8 +117,7 @@ class Reference:
         return self.offset + self.room
 
 
-@dataclass(frozen=True)
-class Relocatable:
+class Relocatable(NamedTuple):
     """A file that holds references: one inode, all its names, its bytes as archived."""
 
     path: bytes
@@ -157,8 +154,7 @@ HARMLESS = "harmless"
 HIDDEN = "possible hidden reference"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """Something that the reader of a report must know: not rewritten, left out, or changed."""
 
     path: bytes
@@ -175,8 +171,7 @@ def counts(findings: Iterable[Finding]) -> Dict[str, int]:
     return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """All that relocation needs to know."""
 
     prefixes: Tuple[bytes, ...]  # every prefix that archived bytes name, longest first
@@ -185,8 +180,7 @@ class Manifest:
     stem: str  # of the names of the activation scripts: "activate", or "pack-activate"
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """The full list: what verifying and packing again read, and relocation does not."""
 
     entries: Tuple[Entry, ...]  # by path

@@ -8,9 +8,8 @@ tell in which form each file is: the one whose undoing gives the recorded hash.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 from installer_stub import activation, durable, manifest, staging, state, target
 from installer_stub.errors import EnvironmentUnfit, ManifestError
@@ -21,8 +20,7 @@ from installer_stub.state import Stand, State
 from installer_stub.target import Demand
 
 
-@dataclass(frozen=True)
-class Tree:
+class Tree(NamedTuple):
     """An unpacked archive at ``root``, a physical path."""
 
     root: bytes
@@ -30,8 +28,7 @@ class Tree:
     state: State
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a relocation did: how many files it wrote, how many were right already, and what it found."""
 
     target: bytes

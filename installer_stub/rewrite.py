@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass, field
 from typing import Callable, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from installer_stub import shebang
@@ -29,19 +28,17 @@ class Digest(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """A way in which a tree may stand on disk: ``prefix`` is None for the tree as archived.
 
     ``digests`` are those of the files as they are in this form, by path.
     """
 
     prefix: Optional[bytes]
-    digests: Mapping[bytes, Digest] = field(default_factory=dict)
+    digests: Mapping[bytes, Digest] = {}
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """References that are rewritten together, and the archived bytes ``[start, end)`` that they fill."""
 
     start: int

@@ -8,9 +8,8 @@ A path with white space in it cannot be written in a shebang at all. ``docs/sheb
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from installer_stub import match
 from installer_stub.model import Spelling
@@ -39,8 +38,7 @@ class Unwritable(ValueError):
     """No first line makes this script run with its interpreter there."""
 
 
-@dataclass(frozen=True)
-class Shebang:
+class Shebang(NamedTuple):
     """The head of a script, cut where the words end.
 
     ``interpreter`` is the absolute path, ``options`` what stands behind it, ``newline`` the line's end as
@@ -62,8 +60,7 @@ class Shebang:
         return any(True for word in (self.interpreter, self.options) for _ in _named(word, prefix))
 
 
-@dataclass(frozen=True)
-class _Command:
+class _Command(NamedTuple):
     """What a line starts: ``launcher`` is env with its own options and assignments, or nothing."""
 
     launcher: Tuple[bytes, ...]

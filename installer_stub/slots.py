@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from typing import Dict, FrozenSet, Iterable, List, Optional, Sequence, Tuple
 
 from installer_stub import bytecode, codesign, elf, macho, match, quoting, shebang
@@ -153,7 +152,7 @@ class Slots:
                 continue
             spelling = _PAGE_HASHES[each.kind]
             slot = Reference(each.offset, each.length, b"", Field.PAGE_HASH, spelling, Fill.GROW, Force.NEVER, archived)
-            self.references.append(replace(slot, page=(each.start, each.end)))
+            self.references.append(slot._replace(page=(each.start, each.end)))
         self.references.sort(key=lambda reference: reference.offset)
 
     def _string_hit(self, hit: Hit, format: Format, parsed: Optional[elf.Elf]) -> None:
@@ -228,7 +227,7 @@ class Slots:
         if self.literal:
             return True
         if hit.offset in self.starts:  # what stands before is of another section
-            hit = replace(hit, left=b"")
+            hit = hit._replace(left=b"")
         if match.is_reference(hit):
             if not is_common(hit.prefix) or self._names_something(hit):
                 return True
@@ -295,7 +294,7 @@ class Slots:
 def _alone(hit: Hit, constant: bytecode.Constant) -> Hit:
     """Give a hit no neighbours but those in its own constant: before it may stand a length, behind it a type."""
     before, behind = hit.offset - constant.offset, constant.offset + constant.length - hit.offset - len(hit.needle)
-    return replace(hit, left=hit.left[max(len(hit.left) - before, 0) :], right=hit.right[: max(behind, 0)])
+    return hit._replace(left=hit.left[max(len(hit.left) - before, 0) :], right=hit.right[: max(behind, 0)])
 
 
 def _loaded(parsed: elf.Elf) -> Dict[int, Tuple[Field, int]]:
@@ -307,7 +306,7 @@ def _loaded(parsed: elf.Elf) -> Dict[int, Tuple[Field, int]]:
     return found
 
 
-def _is_listed(hit: Hit, run_path: elf.Text) -> bool:
+def _is_listed(hit: Hit, run_path: elf.RunPath) -> bool:
     """Whether a directory of a run path begins with the hit and ends with it, or lies in it."""
     at = hit.offset - run_path.offset
     before, after = run_path.text[:at], run_path.text[at + len(hit.needle) :]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from installer_stub import durable, manifest, match, rewrite, walk
@@ -20,17 +19,18 @@ NO_ROOM = "keeps the old path"
 DROPPED = "dropped"
 
 
-@dataclass
 class Plan:
     """What is going to be put in place, by path; ``digests`` and ``others`` go into the state."""
 
-    staged: Dict[bytes, bytes] = field(default_factory=dict)  # -> the staged file
-    links: Dict[bytes, bytes] = field(default_factory=dict)  # -> the first name of its inode
-    symlinks: Dict[bytes, bytes] = field(default_factory=dict)  # -> the new target
-    digests: Dict[bytes, Digest] = field(default_factory=dict)
-    others: Dict[bytes, str] = field(default_factory=dict)
-    findings: List[Finding] = field(default_factory=list)
-    right: int = 0
+    def __init__(self) -> None:
+        """Plan nothing yet."""
+        self.staged: Dict[bytes, bytes] = {}  # -> the staged file
+        self.links: Dict[bytes, bytes] = {}  # -> the first name of its inode
+        self.symlinks: Dict[bytes, bytes] = {}  # -> the new target
+        self.digests: Dict[bytes, Digest] = {}
+        self.others: Dict[bytes, str] = {}
+        self.findings: List[Finding] = []
+        self.right = 0
 
 
 def was_relocated(current: State) -> bool:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from installer_stub.errors import ManifestError
 from installer_stub.manifest import DIRECTORY, count, decode, encode, prefix_of, sha256_of
@@ -20,8 +19,7 @@ STATE = DIRECTORY + b"/state.json"
 _FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Stand:
+class Stand(NamedTuple):
     """A form that may be on disk.
 
     ``others`` are the SHA-256 of files that the manifest cannot vouch for (added or edited after
@@ -29,11 +27,10 @@ class Stand:
     """
 
     form: Form
-    others: Mapping[bytes, str] = field(default_factory=dict)
+    others: Mapping[bytes, str] = {}
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """All forms that may be on disk, the newest last; more than one while a relocation is under way."""
 
     stands: Tuple[Stand, ...]

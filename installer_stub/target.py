@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from enum import Enum
-from typing import Iterable, Iterator, List, Set
+from typing import Iterable, Iterator, List, NamedTuple, Set
 
 from installer_stub import quoting, rewrite
 from installer_stub.errors import NoRoom, TargetRefused
@@ -111,8 +110,7 @@ def check_room(manifest: Manifest, prefix: bytes, demand: Demand = Demand.IN_FOR
     )
 
 
-@dataclass(frozen=True)
-class Fitted:
+class Fitted(NamedTuple):
     """What becomes of one string at a target; ``reference`` is its first. ``need`` and ``room`` are bytes, or 0."""
 
     path: bytes

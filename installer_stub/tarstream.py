@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Callable, Dict, NamedTuple, NoReturn, Optional, Union
 
@@ -42,8 +41,7 @@ class ArchiveDamaged(VerifyFailed):
     """The archive is cut, damaged, or holds what no archive of an environment may."""
 
 
-@dataclass(frozen=True)
-class Privileges:
+class Privileges(NamedTuple):
     """The owner of a setuid or setgid file, by number and by name, and a file capability, or none."""
 
     uid: int

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from typing import List
+from typing import List, NamedTuple
 
 from installer_stub.tarstream import ArchiveDamaged
 
@@ -23,8 +22,7 @@ _NOTHING = hashlib.sha256().hexdigest()
 SIZE = 284  # bytes
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A part of an installer: ``length`` bytes at ``offset`` with this SHA-256 in hexadecimal digits."""
 
     offset: int
@@ -32,8 +30,7 @@ class Section:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Trailer:
+class Trailer(NamedTuple):
     """The three parts, one directly behind the other from the first byte of the file."""
 
     header: Section

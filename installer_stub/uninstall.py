@@ -6,8 +6,7 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Callable, Container, Dict, List, Set, Tuple
+from typing import Callable, Container, Dict, List, NamedTuple, Set, Tuple
 
 from installer_stub import carry_over, durable, incomplete, kernels, manifest, register, swap, walk
 from installer_stub.incomplete import OURS, Phase
@@ -18,11 +17,10 @@ _IN_USE = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)  # somebody put something
 _KEPT = (manifest.DIRECTORY, *OURS)  # to the last, or for good
 
 
-@dataclass(frozen=True)
-class Removed:
+class Removed(NamedTuple):
     """How many paths were removed, and which are left: somebody added them."""
 
-    count: int
+    removed: int
     left: Tuple[bytes, ...]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from installer_stub import dynstr, elf
 from installer_stub.classify import Format
@@ -45,7 +44,7 @@ def _counted(read_at: ReadAt, parsed: Elf, reading: Reading) -> list[Reference]:
     if languages.counts_strings(read_at, reading.size, parsed) is None:
         return list(reading.references)
     return [
-        replace(each, field=Field.COUNTED, fill=Fill.SLASHES, room=len(each.prefix)) if each.field in _STRINGS else each
+        each._replace(field=Field.COUNTED, fill=Fill.SLASHES, room=len(each.prefix)) if each.field in _STRINGS else each
         for each in reading.references
     ]
 
@@ -65,7 +64,7 @@ def _keeping(region: Region, inside: Sequence[int] | None) -> Iterator[Reference
     No other string is the end of a placeholder that a package recorded: what seems to point into that is chance.
     """
     if inside is None:
-        yield from (replace(each, keep=None) for each in region.references)
+        yield from (each._replace(keep=None) for each in region.references)
         return
     placeholder = region.references[0].force is Force.ALWAYS
     names = [range(each.offset + 1, each.offset + len(each.prefix)) for each in region.references]
@@ -77,9 +76,9 @@ def _keeping(region: Region, inside: Sequence[int] | None) -> Iterator[Reference
             shared = [offset for offset in pointed if offset in name]
             room = len(each.prefix)
             keep = each.offset + room - min(shared, default=each.offset + room)
-            yield replace(each, fill=Fill.SLASHES, room=room, keep=keep)
+            yield each._replace(fill=Fill.SLASHES, room=room, keep=keep)
         else:
-            yield replace(each, keep=0)
+            yield each._replace(keep=0)
 
 
 def _named(read_at: ReadAt, parsed: Elf, size: int, found: Sequence[Reference]) -> list[Reference]:
@@ -92,6 +91,6 @@ def _named(read_at: ReadAt, parsed: Elf, size: int, found: Sequence[Reference]) 
         if each.field in _LOADED:
             inside = [name for name in names if each.offset < name < each.end]
             # The slot of an entry behind the first lies in that of the first, and begins no string.
-            each = replace(each, keep=each.end - min(inside, default=each.end))
+            each = each._replace(keep=each.end - min(inside, default=each.end))
         out.append(each)
     return out

@@ -40,15 +40,15 @@ def without_links(scan: Scan, symlinks: bool) -> Scan:
             items.append(item)
     entries = tuple(item.entry for item in items)
     relocatables = tuple(
-        replace(found, path=item.entry.path, names=())
+        found._replace(path=item.entry.path, names=())
         for item in items
         if (found := tree.relocatable(item)) is not None
     )
     return replace(
         scan,
         items=tuple(items),
-        manifest=replace(scan.manifest, files=relocatables),
-        listing=replace(scan.listing, entries=entries),
+        manifest=scan.manifest._replace(files=relocatables),
+        listing=scan.listing._replace(entries=entries),
         notes=(*scan.notes, *notes),
     )
 

@@ -10,7 +10,7 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -276,7 +276,7 @@ class _File:
         here = os.path.dirname(self.job.path)
         if os.path.dirname(parsed.interpreter) not in [os.path.join(name, here) for name in self.names]:
             return None  # somebody chose another interpreter
-        layer = (Splice(0, reading.size, shebang.beside(replace(parsed, coding=b"")) + new),)
+        layer = (Splice(0, reading.size, shebang.beside(parsed._replace(coding=b"")) + new),)
         return self._reread((layer,), Mode.SEARCH, self.names)
 
     def _reread(self, layers: Layers, mode: Mode, prefixes: Sequence[bytes]) -> _Archived:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from installer_stub import match, rewrite
 from installer_stub.elf import ReadAt
@@ -69,7 +69,7 @@ def made_relative(
         room = region.end - region.start
         splices.append(Splice(region.start, room, new))
         archived = read_at(region.start, room)
-        kept.append(replace(region.references[0], room=room, fill=Fill.KEEP, archived=archived, keep=0))
+        kept.append(region.references[0]._replace(room=room, fill=Fill.KEEP, archived=archived, keep=0))
     return Relative(tuple(splices), tuple(kept)) if splices else None
 
 

@@ -175,7 +175,7 @@ def _contents(found: Scan, options: Options, version: str) -> Iterator[Member]:
     """Yield the members of an output that is no installer."""
     meta: Iterator[Member] = iter(())
     if options.parcel is not None:
-        found = replace(found, manifest=replace(found.manifest, added=(*found.manifest.added, *parcels.PATHS)))
+        found = replace(found, manifest=found.manifest._replace(added=(*found.manifest.added, *parcels.PATHS)))
         meta = parcels.meta(options.parcel, found)
     baked = bake(found, options.dest_prefix) if options.dest_prefix is not None else None
     made = members(found, version, _stub(found, options), baked=baked)

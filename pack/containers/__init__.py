@@ -8,7 +8,6 @@ members are unpacked as streams and searched, and each that names the prefix is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from installer_stub import match
@@ -268,7 +267,7 @@ class _Tally:
 
     def note(self, hit: Hit, aligned: bool = True) -> None:
         """Count a hit. UTF-16 that is not ``aligned`` may begin at an odd offset."""
-        if match.is_reference(hit if aligned else replace(hit, offset=0)):
+        if match.is_reference(hit if aligned else hit._replace(offset=0)):
             kind = self.doubtful if is_common(hit.prefix) else self.certain
         else:
             kind = self.doubtful if match.may_end(hit) else self.longer

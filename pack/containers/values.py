@@ -10,7 +10,7 @@ import pickletools
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from installer_stub.elf import ReadAt
 from installer_stub.manifest import encode
@@ -61,7 +61,7 @@ def pickled(hits: Iterable[Hit], read_at: ReadAt, size: int) -> Iterator[tuple[O
             continue
         before = hit.offset - opcode.begin
         left = hit.left[-before:] if before else b""
-        yield opcode, replace(hit, left=left, right=hit.right[: opcode.end - end])
+        yield opcode, hit._replace(left=left, right=hit.right[: opcode.end - end])
 
 
 def _opcodes(source: Stream) -> Iterator[Opcode]:
@@ -120,7 +120,7 @@ def stored(hits: Iterable[Hit], read_at: ReadAt, size: int) -> Iterator[tuple[st
         begin, stop = database.value_at(hit.offset, end)
         before = hit.offset - begin
         left = hit.left[-before:] if before else b""
-        yield database.table_at(hit.offset), replace(hit, left=left, right=hit.right[: stop - end])
+        yield database.table_at(hit.offset), hit._replace(left=left, right=hit.right[: stop - end])
 
 
 class _Database:

@@ -304,18 +304,18 @@ def test_a_setuid_bit_that_the_list_does_not_have_is_refused(tmp_path: Path) -> 
 
 
 def with_files(change: Callable[[Relocatable], Relocatable]) -> Change:
-    return lambda listed, listing: (replace(listed, files=tuple(map(change, listed.files))), listing)
+    return lambda listed, listing: (listed._replace(files=tuple(map(change, listed.files))), listing)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda file: replace(file, path=b"nowhere"),
-        lambda file: replace(file, path=TEXT.path),
-        lambda file: replace(file, size=file.size + 1),
-        lambda file: replace(file, sha256="0" * 64),
-        lambda file: replace(file, names=(b"bin/tool",)),
-        lambda file: replace(file, names=(b"nowhere",)),
+        lambda file: file._replace(path=b"nowhere"),
+        lambda file: file._replace(path=TEXT.path),
+        lambda file: file._replace(size=file.size + 1),
+        lambda file: file._replace(sha256="0" * 64),
+        lambda file: file._replace(names=(b"bin/tool",)),
+        lambda file: file._replace(names=(b"nowhere",)),
     ],
 )
 def test_two_files_of_a_manifest_that_contradict_each_other(
@@ -326,7 +326,7 @@ def test_two_files_of_a_manifest_that_contradict_each_other(
 
 def test_references_elsewhere_than_in_the_file_are_noticed(tmp_path: Path) -> None:
     def shifted(file: Relocatable) -> Relocatable:
-        return replace(file, references=tuple(replace(r, offset=r.offset + 1) for r in file.references))
+        return file._replace(references=tuple(r._replace(offset=r.offset + 1) for r in file.references))
 
     refused(archive_of(GOOD, with_files(shifted)), tmp_path / "env", ArchiveDamaged)
 

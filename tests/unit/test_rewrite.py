@@ -6,7 +6,7 @@ import hashlib
 import io
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -183,7 +183,7 @@ def test_slashes_that_do_not_fit(prefix: bytes, room: int, need: int, why: str) 
         ),
         (
             b"$ORIGIN/../lib\0/lib",
-            [replace(slot(0, 19, Fill.KEEP), archived=b"/old/place/env/lib\0")],
+            [slot(0, 19, Fill.KEEP)._replace(archived=b"/old/place/env/lib\0")],
             b"/n",
             b"$ORIGIN/../lib\0/lib",
             "what was made relative stays",
@@ -295,7 +295,7 @@ def test_page_hashes_are_those_of_the_bytes_as_written() -> None:
         (slot(0, 14, Fill.SLASHES, keep=2), b"/n/other", Fit.NOT_REWRITABLE),
         (slot(0, 14, Fill.SLASHES), b"/n" * 10, Fit.NO_ROOM),
         (slot(0, 17, Fill.GROW, Spelling.JSON), b"/\xff", Fit.NOT_REWRITABLE),
-        (replace(slot(0, 14, Fill.KEEP), archived=OLD), b"/n" * 10, Fit.LOSSLESS),
+        (slot(0, 14, Fill.KEEP)._replace(archived=OLD), b"/n" * 10, Fit.LOSSLESS),
     ],
 )
 def test_fit(reference: Reference, target: bytes, expected: Fit) -> None:
@@ -320,7 +320,7 @@ def test_a_shebang_is_written_as_a_line() -> None:
 
 
 def test_a_shebang_that_may_not_grow_takes_slashes() -> None:
-    line = replace(slot(2, 14, Fill.SLASHES), field=Field.SHEBANG)
+    line = slot(2, 14, Fill.SLASHES)._replace(field=Field.SHEBANG)
     assert in_form(SHEBANG + b"PK\0", [line], Form(b"/n/env")) == b"#!/n/////////env/bin/python -I\nPK\0"
 
 
@@ -482,7 +482,7 @@ def files(draw: st.DrawFn, prefix: bytes = OLD, growing: bool = False) -> File:
             references.append(slot(len(data), len(prefix), fill, force=force, prefix=prefix, keep=keep))
             data += prefix
         elif fill is Fill.KEEP:
-            references.append(replace(slot(len(data), 3, fill, prefix=prefix), archived=b"abc"))
+            references.append(slot(len(data), 3, fill, prefix=prefix)._replace(archived=b"abc"))
             data += b"$OR"
         else:
             tails = draw(st.lists(TAIL, min_size=1, max_size=3))

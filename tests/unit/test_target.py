@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,7 +97,7 @@ def test_what_may_stay_refuses_only_where_it_must_not() -> None:
 
 def test_a_strict_demand_refuses_what_only_c_readers_can_read() -> None:
     padded = reference(fill=Fill.NULS, room=20)
-    listed = manifest(a=padded, b=TEXT, c=replace(padded, force=Force.NEVER))
+    listed = manifest(a=padded, b=TEXT, c=padded._replace(force=Force.NEVER))
     target.check_room(listed, b"/my/env")
     with pytest.raises(NoRoom, match="1 reference does not fit") as caught:
         target.check_room(listed, b"/my/env", target.Demand.STRICT)
@@ -117,7 +116,7 @@ def test_a_shared_end_refuses_another_name() -> None:
 
 
 def test_words_without_quotes_are_listed_where_a_target_would_split_them() -> None:
-    bare = replace(TEXT, bare=True)
+    bare = TEXT._replace(bare=True)
     listed = manifest(a=bare, b=TEXT)
     assert target.needing_quotes(listed, b"/my/env") == []
     [finding] = target.needing_quotes(listed, b"/my env")
