@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from installer_stub import references, rewrite, target
 from installer_stub.errors import UsageError
@@ -20,8 +20,7 @@ from pack.scan import Item, Scan
 from pack.splice import Splice, pieces, stacked
 
 
-@dataclass(frozen=True)
-class Baked:
+class Baked(NamedTuple):
     """The scan as it is archived, and the state of the tree. ``prefix`` is where it stands, perhaps relative."""
 
     scan: Scan
@@ -70,7 +69,7 @@ def bake(scan: Scan, prefix: bytes) -> Baked:
 
     for path in files:
         make(path)
-    baked = replace(scan, items=tuple(made.get(item.entry.path, item) for item in scan.items))
+    baked = scan._replace(items=tuple(made.get(item.entry.path, item) for item in scan.items))
     return Baked(baked, State((Stand(Form(prefix, digests)),), b"", (prefix,)), prefix)
 
 

@@ -50,7 +50,11 @@ def _reason(pyc: Examined, source: Examined | None, pip_owned: Callable[[], Coll
 def empty_caches(found: Sequence[Found], examined: Mapping[bytes, Examined]) -> frozenset[bytes]:
     """Find the ``__pycache__`` directories of which nothing is archived: Python makes them as it needs them."""
     caches = {each.path for each in found if each.path.endswith(b"/__pycache__") or each.path == b"__pycache__"}
-    filled = {each.path.rpartition(b"/")[0] for each in found if each.kind is not Kind.FILE or each.path in examined}
+    filled = {
+        each.path.rpartition(b"/")[0]
+        for each in found
+        if b"__pycache__/" in each.path and (each.kind is not Kind.FILE or each.path in examined)
+    }
     return frozenset(caches - filled)
 
 

@@ -16,10 +16,9 @@ import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from installer_stub.errors import PackError, UsageError
 from pack.compress import Block, checksum
@@ -43,8 +42,7 @@ def default() -> Path | None:
     return ours / "packing" if ours.parent.parent.is_dir() else None
 
 
-@dataclass(frozen=True)
-class Contents:
+class Contents(NamedTuple):
     """What a cache holds: numbers of files, and bytes."""
 
     pieces: int

@@ -13,7 +13,6 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from installer_stub import dynstr, elf
@@ -51,8 +50,7 @@ def described(old: bytes, new: bytes) -> str:
     return f"{encode(old)} became {encode(new)}"
 
 
-@dataclass(frozen=True)
-class Grown:
+class Grown(NamedTuple):
     """The edits that grow the run paths of a file, and what they replaced: pairs of old and new."""
 
     splices: tuple[Splice, ...]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import replace
 
 from installer_stub.model import Finding, Kind, Relocatable
 from pack.scan import Item, Scan
@@ -44,8 +43,7 @@ def without_links(scan: Scan, symlinks: bool) -> Scan:
         for item in items
         if (found := tree.relocatable(item)) is not None
     )
-    return replace(
-        scan,
+    return scan._replace(
         items=tuple(items),
         manifest=scan.manifest._replace(files=relocatables),
         listing=scan.listing._replace(entries=entries),

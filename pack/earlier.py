@@ -6,15 +6,14 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from installer_stub import manifest, relocate, state
 from installer_stub.model import Entry, Finding, Relocatable
 from installer_stub.rewrite import Form
 
 
-@dataclass(frozen=True)
-class Earlier:
+class Earlier(NamedTuple):
     """The manifest, the full list, and the forms that may be on disk; all empty in any other prefix.
 
     A file that is in one of the forms takes its archived bytes and its standing from here, so that
@@ -24,7 +23,7 @@ class Earlier:
     entries: Mapping[bytes, Entry]
     relocatables: Mapping[bytes, Relocatable]
     forms: tuple[Form, ...]
-    added: frozenset[bytes]
+    added: frozenset[bytes]  # what packing put there: it is no part of the environment
     findings: Mapping[bytes, tuple[Finding, ...]]  # by path
     digest: bytes = b""  # of all of this
 
@@ -46,10 +45,6 @@ class Earlier:
             findings,
             _digest(prefix),
         )
-
-    def is_ours(self, path: bytes) -> bool:
-        """Whether packing added the path: it is no part of the environment."""
-        return path in self.added
 
 
 def _digest(prefix: bytes) -> bytes:

@@ -11,8 +11,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from installer_stub.errors import EnvironmentUnfit
@@ -47,8 +47,7 @@ class Leads(Enum):
     URL = "a direct_url.json"
 
 
-@dataclass(frozen=True)
-class Editable:
+class Editable(NamedTuple):
     """One way out of the prefix. ``source`` is absolute; ``written`` is how the file has it."""
 
     path: bytes  # of the file that leads there, relative to the prefix
@@ -138,7 +137,7 @@ def _named(ways: Sequence[Editable]) -> list[Editable]:
     def named(way: Editable) -> Editable:
         for url in urls:
             if (way.source + b"/").startswith(url.source + b"/"):
-                return replace(way, name=url.name)
+                return way._replace(name=url.name)
         return way
 
     return [each if each.name else named(each) for each in ways]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from installer_stub.errors import EnvironmentNotFound, EnvironmentUnfit, PackError, UsageError
 from installer_stub.manifest import INSTALLING
@@ -27,8 +27,7 @@ class Layout(Enum):
     PLAIN = "plain"
 
 
-@dataclass(frozen=True)
-class Environment:
+class Environment(NamedTuple):
     """An installed prefix.
 
     ``prefix`` is absolute and normal, and its symlinks are not resolved. ``names`` are all spellings

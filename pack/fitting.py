@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from installer_stub import target
 from installer_stub.errors import NoRoom
@@ -16,8 +15,7 @@ from pack import report
 from pack.scan import Scan
 
 
-@dataclass(frozen=True)
-class Fitting:
+class Fitting(NamedTuple):
     """A target, and what becomes there of each string that names the prefix; ``left`` has no slot at all."""
 
     target: bytes

@@ -10,9 +10,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from installer_stub import dynstr, elf
 from installer_stub.elf import ElfBytes, OddElf, ReadAt
@@ -52,16 +51,14 @@ _ARCHITECTURES = {
 }
 
 
-@dataclass(frozen=True)
-class Floor:
+class Floor(NamedTuple):
     """The oldest glibc that will do, as "2.17", and the first by path of the files that ask for it."""
 
     glibc: str
     path: bytes
 
 
-@dataclass(frozen=True)
-class Binary:
+class Binary(NamedTuple):
     """An ELF file: what it is for, and the newest version of glibc that it needs, as "2.17", or ""."""
 
     architecture: str

@@ -34,6 +34,8 @@ def caches(prefix: bytes, found: list[Found]) -> dict[bytes, str]:
     paths = {each.path for each in found}
     marked = {}
     for each in found:
+        if not each.path.endswith((_TAG, b"selfcheck")):
+            continue
         directory, _, name = each.path.rpartition(b"/")
         if name == _TAG and directory and _is_tag(os.path.join(prefix, each.path)):
             marked[directory] = "a cache"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from importlib import resources
+from typing import NamedTuple
 
 import installer_stub
 
 _PLACE = b"@FACTS@\n"
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What the script is told. Each field becomes a variable of that name: text as it is, a number in digits.
 
     A limit is the longest target in bytes, or empty where nothing limits it; beside it the file that sets it.
@@ -58,9 +57,7 @@ def render(template: bytes, facts: Facts) -> bytes:
     first, *others = template.splitlines(keepends=True)
     lines = [first, *(line for line in others if not line.lstrip().startswith(b"#"))]
     place = lines.index(_PLACE)
-    lines[place : place + 1] = [
-        f"{field.name}={_quoted(_text(getattr(facts, field.name)))}\n".encode() for field in fields(facts)
-    ]
+    lines[place : place + 1] = [f"{name}={_quoted(_text(value))}\n".encode() for name, value in facts._asdict().items()]
     return b"".join(lines)
 
 

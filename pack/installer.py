@@ -9,8 +9,8 @@ import os
 import platform
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from installer_stub import hooks, target, trailer
 from installer_stub.errors import TargetRefused, UsageError
@@ -34,8 +34,7 @@ _CONDA = {"x86_64": "64", "i686": "32"}  # it names the others as uname does
 _HOME = ("~/", "$HOME/", "${HOME}/")
 
 
-@dataclass(frozen=True)
-class Installer:
+class Installer(NamedTuple):
     """What is asked for of an installer, beside the environment in it."""
 
     name: str

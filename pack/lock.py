@@ -10,9 +10,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from email.parser import BytesHeaderParser
-from typing import Any
+from typing import Any, NamedTuple
 
 from installer_stub import manifest
 from installer_stub.errors import EnvironmentUnfit, ManifestError
@@ -25,11 +24,11 @@ REQUIREMENTS = manifest.DIRECTORY + b"/requirements.txt"
 
 EXPLICIT = "@EXPLICIT"
 _METADATA = re.compile(rb"(?P<info>.*/site-packages/[^/]+\.(?:dist|egg)-info)/(?:METADATA|PKG-INFO)\Z")
+_LISTS = (b"/METADATA", b"/PKG-INFO")  # with which it ends
 _EDITABLE = "# editable: "
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(NamedTuple):
     """A package of conda's kind. ``url`` is empty where its record does not tell; hashes are hexadecimal, or empty."""
 
     name: str
@@ -40,8 +39,7 @@ class Package:
     sha256: str
 
 
-@dataclass(frozen=True)
-class Lock:
+class Lock(NamedTuple):
     """All packages by name, and the lines of requirements for what pip installed."""
 
     platform: str
@@ -71,7 +69,7 @@ def _package(document: Mapping[str, Any]) -> Package:
 def _requirements(prefix: bytes, recorded: Records, found: Iterable[Found]) -> Iterator[str]:
     """Yield a line for each distribution that no package owns."""
     for each in found:
-        metadata = _METADATA.match(each.path)
+        metadata = _METADATA.match(each.path) if each.path.endswith(_LISTS) else None
         if metadata is None or each.path in recorded.owners:
             continue
         try:

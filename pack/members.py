@@ -53,11 +53,11 @@ def members(
     yield from _relocator(version)
     if stub is not None:
         yield from carry.members(stub)
-    in_bin = [number for number, item in enumerate(scan.items) if (item.entry.path + b"/").startswith(b"bin/")]
-    behind = in_bin[-1] + 1 if in_bin else 0
+    paths = (item.entry.path for item in scan.items)
+    behind = max((n for n, path in enumerate(paths, 1) if path.startswith(b"bin/") or path == b"bin"), default=0)
     for item in scan.items[:behind]:
         yield _member(prefix, item)
-    if not in_bin:
+    if not behind:
         yield _directory(b"bin")
     variables = activation.read_variables(scan.environment.prefix)
     # A relative place is another one wherever the shell stands: the scripts then find their own.

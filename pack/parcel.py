@@ -11,8 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from installer_stub.errors import UsageError
 from installer_stub.model import Kind
@@ -37,8 +36,7 @@ unset _pack_script
 """
 
 
-@dataclass(frozen=True)
-class Parcel:
+class Parcel(NamedTuple):
     """What a parcel is called, and where it goes."""
 
     root: str

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pack import condarc
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """Where environments may be, each list in the order in which conda looks."""
 
     roots: tuple[Path, ...]  # root prefixes: environments themselves, all named "base"
@@ -24,8 +23,7 @@ class Places:
     broken: tuple[str, ...]  # configuration files that could not be read, with the reason
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """One environment: its name, and all the paths found that lead to it, the first found first."""
 
     name: str

@@ -12,8 +12,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from installer_stub.elf import PF_W, PF_X, SHF_EXECINSTR, Elf, ReadAt
 
@@ -44,8 +43,7 @@ _APART = 1 << 13
 _ADR_REACH = 1 << 20
 
 
-@dataclass(frozen=True)
-class _Range:
+class _Range(NamedTuple):
     """Bytes of the file, ``[start, end)``, and what is to be added to their offsets for their addresses."""
 
     start: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from installer_stub import match, rewrite
 from installer_stub.elf import ReadAt
@@ -20,8 +20,7 @@ from pack.splice import Splice
 _ORIGIN = b"$ORIGIN"
 
 
-@dataclass(frozen=True)
-class Relative:
+class Relative(NamedTuple):
     """What becomes of a file: the edits, and its references after them."""
 
     splices: tuple[Splice, ...]

@@ -11,7 +11,6 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from installer_stub import activation, walk
@@ -62,8 +61,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE = 4 << 20  # bytes; files are read in smaller pieces, which are better taken from the heap
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """How an environment is scanned.
 
     ``workers`` is how many processes read (0: one for each core). With ``keep_setuid`` entries with a setuid bit, a
@@ -99,8 +97,7 @@ class Item(NamedTuple):
     source: bytes = b""
 
 
-@dataclass(frozen=True)
-class Scan:
+class Scan(NamedTuple):
     """All that is known of an environment. ``notes`` are about what is not archived.
 
     ``architecture`` is what its programs are for, as ``uname -m`` has it, or "" where nothing is compiled; ``floor``
@@ -115,9 +112,9 @@ class Scan:
     architecture: str = ""
     floor: Floor | None = None
     not_measured: tuple[Finding, ...] = ()
-    standings: Standings = field(default_factory=Standings)
+    standings: Standings = Standings()
     saved: tuple[Saved, ...] = ()  # by what the user left out
-    lock: Lock = field(default_factory=lambda: Lock("", (), ()))
+    lock: Lock = Lock("", (), ())
 
     @property
     def size(self) -> int:
@@ -125,9 +122,12 @@ class Scan:
         return sum(item.entry.size for item in self.items)
 
 
+_USUAL = Options()
+
+
 def scan(
     environment: Environment,
-    options: Options = Options(),
+    options: Options = _USUAL,
     leave_out: Collection[bytes] = (),
     progress: Progress = lambda count: None,
 ) -> Scan:
@@ -188,7 +188,7 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     found = vendor.joined(found, vendored)
     there = {each.path for each in found}
     missing = _missing(recorded, there)
-    slimmed = slimming(options.slim, there)
+    slimmed = slimming(options.slim, there) if options.slim else None
     selected = select(prefix, found, options.rules, slimmed, recorded.package_of)
     found = list(selected.found)
     elsewhere = run_paths.directories(found, prefix, environment.names)
@@ -196,7 +196,7 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     files = [each for each in found if each.kind is Kind.FILE]
     jobs = [_job(prefix, each, recorded, earlier, elsewhere, sources) for each in files]
     locked = lock.of(prefix, recorded, found)
-    recorded = replace(recorded, owners={})  # a job has its own
+    recorded = recorded._replace(owners={})  # a job has its own
     context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths)
     # What a common prefix names counts if it is there: then a verdict depends on other files.
     cache = None if any(map(is_common, environment.names)) else options.cache
@@ -224,7 +224,7 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     examined = records.with_conda_meta(examined, recorded, gone, other_names, context, processes)
     found, privileges, lost = entries.without_bits(prefix, found, examined, options.keep_setuid)
     scanned = _assembled(environment, found, examined, notes + lost, privileges)
-    return replace(scanned, standings=standings, saved=selected.saved, lock=locked)
+    return scanned._replace(standings=standings, saved=selected.saved, lock=locked)
 
 
 def _judged(
@@ -277,12 +277,13 @@ def _walked(prefix: bytes, earlier: Earlier, leave_out: Collection[bytes]) -> tu
     found: list[Found] = []
     elsewhere = foreign.directories(prefix)
     notes = [Finding(path, -1, LEFT_OUT, what) for path, what in elsewhere.items()]
-    for each in walk.walk(prefix, lambda path: path in leave_out or path in elsewhere or earlier.is_ours(path)):
+    skipped = frozenset((*leave_out, *elsewhere, *earlier.added))
+    for each in walk.walk(prefix, skipped.__contains__):
         if each.error:
             notes.append(Finding(each.path, -1, UNREADABLE, each.error))
         elif each.kind is None:
             notes.append(Finding(each.path, -1, LEFT_OUT, each.special))
-        elif conda.is_litter(each.path):
+        elif each.path in conda.LITTER:
             notes.append(Finding(each.path, -1, LEFT_OUT, "a note of the installing client to itself"))
         else:
             found.append(each)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from installer_stub import walk
 from installer_stub.errors import UsageError
@@ -19,8 +19,7 @@ EXCLUDED = "excluded"
 UNMATCHED = "matched nothing"
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """Take away what matches a pattern, or, with ``keep``, take it back.
 
     The pattern is one of ``fnmatch``, in which ``*`` matches slashes too, for paths relative to the prefix. A
@@ -31,8 +30,7 @@ class Rule:
     keep: bool = False
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(NamedTuple):
     """What one reason left out of one package, or of what no package owns."""
 
     why: str
@@ -41,8 +39,7 @@ class Saved:
     size: int  # in bytes
 
 
-@dataclass(frozen=True)
-class Selected:
+class Selected(NamedTuple):
     """What stays, and what does not, with the reason for each path."""
 
     found: tuple[Found, ...]
@@ -67,15 +64,17 @@ def select(
     prefix: bytes,
     found: Sequence[Found],
     rules: Sequence[Rule],
-    slimmed: Callable[[bytes], str] = lambda path: "",
+    slimmed: Callable[[bytes], str] | None = None,
     package: Callable[[bytes], str] = lambda path: "",
 ) -> Selected:
-    """Apply rules to the paths of a walk, in their order, after ``slimmed``, which names the reason to drop a path.
+    """Apply rules to the paths of a walk, in their order, after ``slimmed``, which gives the reason to drop a path.
 
     ``package`` names the package of a path. A directory goes with the last path in it, one that was empty only if it
     matches itself. Where the first name of an inode goes, the next that stays becomes the file.
     """
-    out = {each.path: why for each in found if each.kind is not Kind.DIRECTORY and (why := slimmed(each.path))}
+    out: dict[bytes, str] = {}
+    if slimmed is not None:
+        out = {each.path: why for each in found if each.kind is not Kind.DIRECTORY and (why := slimmed(each.path))}
     notes = []
     for each in rules:
         matched = _matched(each.pattern, found)

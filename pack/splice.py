@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from installer_stub.elf import ReadAt
 from pack.squeezed import Squeezed
@@ -12,8 +12,7 @@ from pack.squeezed import Squeezed
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Splice:
+class Splice(NamedTuple):
     """Put ``new`` in the place of ``length`` bytes at ``offset``; what is much may be held `Squeezed`."""
 
     offset: int
@@ -21,8 +20,7 @@ class Splice:
     new: bytes | Squeezed
 
 
-@dataclass(frozen=True)
-class _Segment:
+class _Segment(NamedTuple):
     start: int  # in the spliced file
     stop: int
     offset: int  # in the file below

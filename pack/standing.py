@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from installer_stub import bytecode
 from installer_stub.errors import EnvironmentUnfit
@@ -20,8 +20,7 @@ CLOBBERED = "overwritten"
 _SHOWN = 20
 
 
-@dataclass(frozen=True)
-class Standings:
+class Standings(NamedTuple):
     """The paths that do not stand as they were installed, and those restored to what their package shipped."""
 
     restored: tuple[bytes, ...] = ()

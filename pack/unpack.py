@@ -7,9 +7,8 @@ import gc
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from installer_stub import admission, ahead, audit, extract, kernels, landing, manifest, payload, register, relocate
 from installer_stub import target as targets
@@ -33,8 +32,7 @@ _SQUASHFS = b"hsqs"
 _RELOCATOR = manifest.DIRECTORY + b"/relocator"  # behind all that is read from the beginning
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What is unpacked, and where. ``archive`` None stands for standard input."""
 
     archive: Path | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote
 
 from installer_stub import walk
@@ -29,8 +29,7 @@ _NOT_SOURCE = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Vendored:
+class Vendored(NamedTuple):
     """What is packed beside the prefix's own: new paths with where they come from, and what leads to them."""
 
     found: tuple[Found, ...]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pack import compress, delta
 from pack import parcel as parcels
@@ -41,8 +40,7 @@ class Progress(Protocol):
         """Count ``count`` more bytes of the stage."""
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """How an output is written. ``threads`` 0 stands for all cores, also to scan; ``path`` None for standard output.
 
     A directory and a SquashFS image have a path.
@@ -53,7 +51,7 @@ class Options:
     force: bool = False
     level: int | None = None
     threads: int = 0
-    scan: ScanOptions = field(default_factory=ScanOptions)
+    scan: ScanOptions = ScanOptions()
     stub: bool = False  # carry the frozen relocator: in an archive where one is needed, and one was built
     installer: Installer | None = None  # with the format of installers, and only with it
     parcel: Parcel | None = None  # with the format of parcels, and only with it
@@ -167,7 +165,7 @@ def dry_run(environment: Environment, options: Options, progress: Progress) -> S
 def _scanned(environment: Environment, options: Options, leave_out: frozenset[bytes], progress: Progress) -> Scan:
     """Scan the environment as the output holds it: a zip has no links."""
     progress.start("scanning", None)
-    found = scan(environment, replace(options.scan, workers=options.threads), leave_out, progress.advance)
+    found = scan(environment, options.scan._replace(workers=options.threads), leave_out, progress.advance)
     return without_links(found, options.zip_symlinks) if options.format is Format.ZIP else found
 
 
@@ -175,7 +173,7 @@ def _contents(found: Scan, options: Options, version: str) -> Iterator[Member]:
     """Yield the members of an output that is no installer."""
     meta: Iterator[Member] = iter(())
     if options.parcel is not None:
-        found = replace(found, manifest=found.manifest._replace(added=(*found.manifest.added, *parcels.PATHS)))
+        found = found._replace(manifest=found.manifest._replace(added=(*found.manifest.added, *parcels.PATHS)))
         meta = parcels.meta(options.parcel, found)
     baked = bake(found, options.dest_prefix) if options.dest_prefix is not None else None
     made = members(found, version, _stub(found, options), baked=baked)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -25,8 +24,7 @@ class Writable(Protocol):
         """Take all of ``data``."""
 
 
-@dataclass(frozen=True)
-class Privileges:
+class Privileges(NamedTuple):
     """What a program runs with that is not its caller's: without its owner a setuid bit means another thing."""
 
     uid: int

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from typing import Protocol
@@ -34,28 +33,18 @@ class Pieces(Protocol):
         """Return what takes the blocks of a piece, or None where none is kept any more."""
 
 
-@dataclass
 class _Piece:
-    members: list[Member] = field(default_factory=list)
-    length: int = 0  # of its part of the tar
-    known: bool = True  # the hashes of all contents are
+    def __init__(self) -> None:
+        self.members: list[Member] = []
+        self.length = 0  # of its part of the tar
+        self.known = True  # the hashes of all contents are
 
     def key(self, seed: bytes) -> bytes:
         """Hash all that decides its bytes: what headers are made of, the hashes of the contents, and the program."""
         facts = [
             # No path and no target holds a NUL.
-            b"%b\0%b\0%b %o %d %d %b %b\n"
-            % (
-                member.path,
-                member.target,
-                member.kind.value.encode(),
-                member.mode,
-                member.mtime,
-                member.size,
-                member.sha256.encode(),
-                repr(member.privileges).encode(),
-            )
-            for member in self.members
+            b"%b\0%b\0" % (path, target) + f"{kind.value} {mode:o} {mtime} {size} {sha256} {privileges!r}\n".encode()
+            for path, kind, mode, mtime, size, target, _, privileges, sha256 in self.members
         ]
         return hashlib.sha256(b"".join([seed, _program(), *facts])).digest()
 

@@ -82,9 +82,7 @@ def _stub_path(arch: str | None, as_json: bool) -> None:
 
 
 def _stub_json(stub: Stub) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {**asdict(stub.record), "current": stub.is_current, "path": shown(os.fsencode(stub.path))}
+    return {**stub.record._asdict(), "current": stub.is_current, "path": shown(os.fsencode(stub.path))}
 
 
 def _stub_line(stub: Stub) -> str:

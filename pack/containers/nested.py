@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from installer_stub.elf import ReadAt
 from pack.containers.streams import Decoder, Stream, Unreadable, bunzipped, inflated, span, unlzmaed, unxzed, unzstded
@@ -23,18 +23,16 @@ _METHODS: dict[int, Decoder] = {8: inflated, 12: bunzipped, 14: unlzmaed, 20: un
 _LONGEST = 1 << 20  # what is read of a tar's extended header; PATH_MAX is 4096
 
 
-@dataclass(frozen=True)
-class ZipDirectory:
+class ZipDirectory(NamedTuple):
     """Where the central directory of a zip file lies, and how far its offsets are from those in the file."""
 
     start: int
     end: int
-    count: int
+    members: int
     shift: int
 
 
-@dataclass(frozen=True)
-class ZipMember:
+class ZipMember(NamedTuple):
     """A member as one of its headers describes it. ``offset`` is that of its local header in the file."""
 
     name: bytes
@@ -83,8 +81,8 @@ def zip_members(read_at: ReadAt, directory: ZipDirectory, layer: int) -> Iterato
         numbers = _extended(extra, [size, packed, *struct.unpack_from("<L", head, 42)])
         yield ZipMember(name, flags, method, crc, numbers[1], numbers[0], numbers[2] + directory.shift)
         number += 1
-    if number % 0x10000 != directory.count % 0x10000:
-        raise Unreadable(layer, f"its directory has {number} members, and should have {directory.count}")
+    if number % 0x10000 != directory.members % 0x10000:
+        raise Unreadable(layer, f"its directory has {number} members, and should have {directory.members}")
 
 
 def zip_place(read_at: ReadAt, member: ZipMember, layer: int) -> tuple[int, int]:
@@ -167,8 +165,7 @@ def _extended(extra: bytes, numbers: list[int]) -> list[int]:
     return numbers
 
 
-@dataclass(frozen=True)
-class TarMember:
+class TarMember(NamedTuple):
     """A member of a tar archive. ``link`` is what it links to, or empty."""
 
     name: bytes

@@ -10,7 +10,7 @@ import pickletools
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from installer_stub.elf import ReadAt
 from installer_stub.manifest import encode
@@ -32,8 +32,7 @@ _COUNTED = {
 _ARGUMENTS = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
 
-@dataclass(frozen=True)
-class Opcode:
+class Opcode(NamedTuple):
     """An opcode of a pickle that has text or bytes: the opcode's offset, and where they begin and end."""
 
     name: str

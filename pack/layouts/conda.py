@@ -12,7 +12,6 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ META = b"conda-meta"
 HISTORY = b"conda-meta/history"
 
 # What an installing client leaves behind for itself; none of it is the environment's.
-_LITTER = (
+LITTER = (
     b"CACHEDIR.TAG",
     b"conda-meta/pixi",
     b"conda-meta/pixi_env_prefix",
@@ -59,8 +58,7 @@ class Owned(NamedTuple):
     byte_code: bool  # compiled by the installing client
 
 
-@dataclass(frozen=True)
-class Records:
+class Records(NamedTuple):
     """All of ``conda-meta``: who owns which path, and the documents by path, without their lists of files.
 
     These are as large as all else that is known of an environment; `document` reads one again.
@@ -69,8 +67,8 @@ class Records:
     owners: Mapping[bytes, Owned]
     documents: Mapping[bytes, Mapping[str, Any]]
     site: str  # where noarch packages of Python go, relative to the prefix
-    rivals: Mapping[bytes, tuple[Owned, ...]] = field(default_factory=dict)  # other packages that claim a path, too
-    digests: Mapping[str, str] = field(default_factory=dict)  # of all that is recorded of a package, by its name
+    rivals: Mapping[bytes, tuple[Owned, ...]] = {}  # other packages that claim a path, too
+    digests: Mapping[str, str] = {}  # of all that is recorded of a package, by its name
 
     def package_of(self, path: bytes) -> str:
         """Return the package that owns a path, or an empty string."""
@@ -119,11 +117,6 @@ def _record(path: Path, site: str) -> tuple[Mapping[str, Any], str, list[tuple[b
 
 def _inside(record: Path) -> bytes:
     return META + b"/" + os.fsencode(record.name)
-
-
-def is_litter(path: bytes) -> bool:
-    """Whether a path is the installing client's own note to itself."""
-    return path in _LITTER
 
 
 def document(path: Path) -> tuple[Mapping[str, Any], str]:
@@ -251,8 +244,7 @@ def without_secrets(url: str) -> str:
     return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
-@dataclass(frozen=True)
-class Canonical:
+class Canonical(NamedTuple):
     """A record as it is archived, and where it holds digests: (offset, path of the file), 64 digits each."""
 
     content: bytes

@@ -44,7 +44,8 @@ def advice(scan: Scan) -> str:
 
 def is_needed(scan: Scan) -> bool:
     """Whether nothing in the environment can run the relocator: no Python 3.8 or newer stands in its ``bin``."""
-    names = {item.entry.path for item in scan.items if item.entry.kind is not Kind.DIRECTORY}
+    entries = (item.entry for item in scan.items)
+    names = {each.path for each in entries if each.path.startswith(b"bin/python3") and each.kind is not Kind.DIRECTORY}
     versions = [int(match[1]) for match in map(_PYTHON.match, names) if match]
     return max(versions) < _OLDEST if versions else b"bin/python3" not in names
 

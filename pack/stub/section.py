@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from installer_stub.model import Kind
 from pack.archive import Format
@@ -15,8 +15,7 @@ from pack.stub.store import Stub, StubUnavailable
 _LONGEST_NAME = 100  # the opener takes no longer one
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """The two parts, the same bytes for the same stub."""
 
     opener: bytes  # a native program: opener DIRECTORY < archive

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import installer_stub
 from installer_stub.errors import PackError
@@ -24,8 +24,7 @@ class StubUnavailable(PackError):
     """No frozen stub can be had: the message says what is missing, or what is wrong with the one that is there."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """What is known of a stub. ``glibc`` is the oldest that every bundled file starts with, as "2.17"."""
 
     architecture: str  # as platform.machine() names it
@@ -37,8 +36,7 @@ class Record:
     opener: str  # the SHA-256 of the program that unpacks them
 
 
-@dataclass(frozen=True)
-class Stub:
+class Stub(NamedTuple):
     """A frozen stub in the cache."""
 
     path: Path  # the directory of its files
@@ -111,7 +109,7 @@ def keep(files: Path, record: Record) -> Stub:
 
 def dump(record: Record) -> bytes:
     """Write a record: as it lies in the cache, and in archives."""
-    return (json.dumps(asdict(record), indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps(record._asdict(), indent=1, sort_keys=True) + "\n").encode()
 
 
 def measure(files: Path) -> tuple[str, int]:

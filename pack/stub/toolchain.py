@@ -10,8 +10,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pack.stub.store import StubUnavailable
 
@@ -26,8 +26,7 @@ SOURCES = {"loader": FREEZER, "zstandard": ZSTANDARD}  # what is compiled of pac
 EPOCH = "946684800"  # 2000-01-01T00:00:00Z, the time of all that is made
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """What is compiled for, and the directory of a compiler for it."""
 
     architecture: str

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +186,7 @@ def build(
     """
     record = Record(path.parent / f"{path.name}.record")
     record.directory.mkdir(exist_ok=True)
-    told = replace(
-        FACTS,
+    told = FACTS._replace(
         payload=payload,
         opener_size=len(opener or b""),
         licence_size=len(licence),

@@ -10,7 +10,6 @@ import subprocess
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -266,7 +265,7 @@ OWNER = Privileges(0, 0, b"root", b"root")
         FACTS._replace(mtime=8),
         FACTS._replace(sha256="1" * 64),
         FACTS._replace(privileges=OWNER),
-        FACTS._replace(privileges=replace(OWNER, capability=b"c")),
+        FACTS._replace(privileges=OWNER._replace(capability=b"c")),
     ],
 )
 def test_another_member_is_another_piece(other: Member, cache: Cache) -> None:

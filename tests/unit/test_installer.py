@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import hashlib
 import io
@@ -95,7 +94,7 @@ def test_facts_take_the_place_of_their_line(scanned: Scan) -> None:
     lines = render(TEMPLATE, told(scanned)).decode().splitlines()
     assert lines[0] == "#!/bin/sh"
     assert lines[1] == "installer_name='env'"
-    names = [field.name for field in dataclasses.fields(Facts)]
+    names = list(Facts._fields)
     assert [line.partition("=")[0] for line in lines[1 : 1 + len(names)]] == names
     assert lines[1 + len(names) :] == [
         "main() {",
@@ -132,7 +131,7 @@ def test_facts_take_the_place_of_their_line(scanned: Scan) -> None:
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_values_are_data(value: str, shell: str, scanned: Scan, tmp_path: Path) -> None:
     """A shell that runs the script holds exactly what was meant."""
-    hostile = dataclasses.replace(told(scanned), installer_name=value, default_prefix=value)
+    hostile = told(scanned)._replace(installer_name=value, default_prefix=value)
     script = render(b'#!/bin/sh\n@FACTS@\nprintf "%s|%s|%s" "$installer_name" "$default_prefix" "$payload"\n', hostile)
     (tmp_path / "script").write_bytes(script)
     done = subprocess.run([shell, tmp_path / "script"], cwd=tmp_path, capture_output=True, check=True)
@@ -181,12 +180,12 @@ def test_platforms(scanned: Scan) -> None:
     """Named as conda does; where nothing is compiled, any machine will do."""
     assert (told(scanned).platform, told(scanned).system, told(scanned).machine) == ("noarch", "Linux", "")
     for machine, name in (("x86_64", "linux-64"), ("aarch64", "linux-aarch64"), ("ppc64le", "linux-ppc64le")):
-        compiled = told(dataclasses.replace(scanned, architecture=machine, floor=Floor("2.28", b"lib/\xffx.so")))
+        compiled = told(scanned._replace(architecture=machine, floor=Floor("2.28", b"lib/\xffx.so")))
         assert (compiled.platform, compiled.machine) == (name, machine)
         assert (compiled.glibc, compiled.glibc_file) == ("2.28", "lib/%FFx.so")
     # Of these uname -m has another name on each machine: the script could compare nothing.
     for machine, name in (("i686", "linux-32"), ("arm", "linux-arm"), ("258", "linux-258")):
-        compiled = told(dataclasses.replace(scanned, architecture=machine))
+        compiled = told(scanned._replace(architecture=machine))
         assert (compiled.platform, compiled.machine) == (name, "")
     assert platform_name("") == "noarch"
 
@@ -196,7 +195,7 @@ def test_platforms(scanned: Scan) -> None:
 
 def test_the_sections_add_up(scanned: Scan) -> None:
     """The trailer tells where each part is and what it hashes to; the script stands before its texts."""
-    installer = dataclasses.replace(PLAIN, licence=b"Yes.\nEOF\n", welcome=b"Hello \xff\n", conclusion=b"'`$(x)\n")
+    installer = PLAIN._replace(licence=b"Yes.\nEOF\n", welcome=b"Hello \xff\n", conclusion=b"'`$(x)\n")
     data = written(scanned, installer, FROZEN)
     read, (head, stub, payload) = parts(data)
     assert (read.header.offset, read.stub.offset) == (0, len(head))
@@ -218,7 +217,7 @@ def test_without_a_stub_its_section_is_empty(scanned: Scan) -> None:
 
 def test_the_payload_holds_the_archive_and_what_the_installer_leaves(scanned: Scan) -> None:
     hook = b"#!/bin/sh\nexit 0\n"
-    installer = dataclasses.replace(PLAIN, name="Ünïcode", version="2", hooks=(("post-install", hook),))
+    installer = PLAIN._replace(name="Ünïcode", version="2", hooks=(("post-install", hook),))
     with tarfile.open(fileobj=io.BytesIO(parts(written(scanned, installer))[1][2])) as archive:
         names = archive.getnames()
         about = archive.extractfile(".pack/installer.json")
@@ -236,12 +235,12 @@ def test_the_payload_holds_the_archive_and_what_the_installer_leaves(scanned: Sc
 
 def test_a_default_target_where_it_cannot_stand(prefix: Path, scanned: Scan) -> None:
     room = len(bytes(prefix))
-    fits = dataclasses.replace(PLAIN, default_prefix="/" + "t" * (room - 1))
+    fits = PLAIN._replace(default_prefix="/" + "t" * (room - 1))
     assert written(scanned, fits)
     with pytest.raises(UsageError, match=rf"has {room + 1} bytes, and lib/x\.bin has room for {room}"):
-        written(scanned, dataclasses.replace(fits, default_prefix="/" + "t" * room))
+        written(scanned, fits._replace(default_prefix="/" + "t" * room))
     with pytest.raises(UsageError, match=r"--default-prefix /a'b: .* holds '"):
-        written(scanned, dataclasses.replace(fits, default_prefix="/a'b"))
+        written(scanned, fits._replace(default_prefix="/a'b"))
 
 
 def test_the_name_of_the_output_asks_for_it() -> None:
@@ -371,7 +370,7 @@ def test_the_stub_is_that_of_the_environment(
     record = store.Record(wanted, "2.17", "3.11", "recipe", "0" * 64, 1, "0" * 64)
     built = store.Stub(tmp_path, record)
     monkeypatch.setattr(freeze, "build", lambda machine, sources, say: built if machine == wanted else None)
-    assert stub_for(dataclasses.replace(scanned, architecture=architecture), lambda line: None) is built
+    assert stub_for(scanned._replace(architecture=architecture), lambda line: None) is built
 
 
 def test_without_a_stub_both_ways_out_are_named(scanned: Scan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,10 +379,10 @@ def test_without_a_stub_both_ways_out_are_named(scanned: Scan, monkeypatch: pyte
 
     monkeypatch.setattr(freeze, "build", build)
     with pytest.raises(StubUnavailable, match="make is missing") as caught:
-        stub_for(dataclasses.replace(scanned, architecture="aarch64"), lambda line: None)
+        stub_for(scanned._replace(architecture="aarch64"), lambda line: None)
     for words in ("Install it.", "pack stub build --arch aarch64", "--no-stub"):
         assert words in caught.value.tip
     with pytest.raises(StubUnavailable, match="no frozen relocator for riscv64") as caught:
-        stub_for(dataclasses.replace(scanned, architecture="riscv64"), lambda line: None)
+        stub_for(scanned._replace(architecture="riscv64"), lambda line: None)
     for words in ("pack stub build", "--no-stub"):
         assert words in caught.value.tip

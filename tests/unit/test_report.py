@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def test_the_glibc_that_is_needed(prefix: Path) -> None:
     assert (facts["architecture"], facts["glibc"], facts["glibc_file"], facts["not_measured"]) == ("", None, None, [])
     assert not any(line.startswith("glibc") for line in report.as_text(found).splitlines())
     odd = (Finding(b"lib/odd", -1, "not measured", "why"),)
-    found = replace(found, architecture="x86_64", floor=Floor("2.17", b"lib/lib\xff.so"), not_measured=odd)
+    found = found._replace(architecture="x86_64", floor=Floor("2.17", b"lib/lib\xff.so"), not_measured=odd)
     facts = json.loads(json.dumps(report.as_json(found)))
     assert (facts["architecture"], facts["glibc"], facts["glibc_file"]) == ("x86_64", "2.17", "lib/lib%FF.so")
     assert facts["not_measured"] == [{"path": "lib/odd", "offset": None, "what": "not measured", "detail": "why"}]

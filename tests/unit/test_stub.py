@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import gzip
 import io
 import os
@@ -260,7 +259,7 @@ def test_the_longest_name_that_the_opener_takes(name: str, is_refused: bool, cac
     stub = kept(tmp_path / "1", "r")
     (stub.path / "_internal" / name).parent.mkdir(exist_ok=True)
     (stub.path / "_internal" / name).write_bytes(b"")
-    stub = Stub(stub.path, dataclasses.replace(stub.record, sha256=store.measure(stub.path)[0]))
+    stub = Stub(stub.path, stub.record._replace(sha256=store.measure(stub.path)[0]))
     if is_refused:
         with pytest.raises(StubUnavailable, match="too long for the opener"):
             section.section(stub)
