@@ -16,6 +16,8 @@ _SPLIT_NAMES = re.compile(
     rb"|\.(sh|bash|zsh|ksh|csh|tcsh|fish|mk|mak|pc|la|cmake|desktop|service)\Z"
 )
 _SHELLS = re.compile(rb"(ba|da|k|mk|pdk|ya|z|c|tc|fi|a)?sh[0-9.]*\Z")
+# Those of a virtual environment, whose makers quote a path only where it needs that: CPython since 3.12.8, virtualenv.
+_ACTIVATION = re.compile(rb"(\A|/)bin/activate(\.csh|\.fish)?\Z")
 _OPTION = re.compile(rb"(\A|[\s\"'=,])-[A-Za-z][A-Za-z,=-]*\Z")
 
 
@@ -29,17 +31,25 @@ def splits(path: bytes, line: Optional[shebang.Shebang]) -> bool:
     return _SPLIT_NAMES.search(path) is not None or (line is not None and _SHELLS.match(line.name) is not None)
 
 
+def is_activation(path: bytes) -> bool:
+    """Whether a file is the activation script of a virtual environment, each word of which one shell reads."""
+    return _ACTIVATION.search(path) is not None
+
+
 def is_bare(left: bytes, splitting: bool) -> bool:
     """Whether the path that begins behind ``left`` is a word without quotes.
 
     A path behind an option, such as ``-I``, belongs to a command that somebody splits later, whatever quotes
     stand around it. Any other is bare where the file splits words and no quote is open on its line.
     """
-    line = left[left.rfind(b"\n") + 1 :]
-    if _OPTION.search(line):
+    if _OPTION.search(left[left.rfind(b"\n") + 1 :]):
         return True
-    if not splitting:
-        return False
+    return splitting and is_unquoted(left)
+
+
+def is_unquoted(left: bytes) -> bool:
+    """Whether no quote is open behind ``left`` that was opened on its last line."""
+    line = left[left.rfind(b"\n") + 1 :]
     open_quote = 0
     escaped = False
     for byte in line:

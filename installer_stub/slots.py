@@ -80,6 +80,7 @@ class Slots:
         self.findings: List[Finding] = []
         self.xml = _XML.match(head) is not None
         self.splits = False
+        self.activates = quoting.is_activation(path)
         self.starts: FrozenSet[int] = frozenset()  # where sections of a binary begin
 
     def text(self, hits: Iterable[Hit], utf16: Spelling) -> None:
@@ -288,6 +289,8 @@ class Slots:
             return Spelling.URL
         if self.xml and spelled(hit.prefix, Spelling.XML) == hit.needle:
             return Spelling.XML
+        if self.activates and quoting.is_unquoted(hit.left) and spelled(hit.prefix, Spelling.SHELL) == hit.needle:
+            return Spelling.SHELL
         return Spelling.PLAIN
 
 

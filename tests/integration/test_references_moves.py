@@ -97,6 +97,37 @@ def test_packages_print_the_same_after_each_move(
         assert "are right" in pack("verify", tree).stdout
 
 
+@pytest.mark.parametrize(
+    ("shell", "script", "say"),
+    [
+        ("bash", "activate", 'echo "$VIRTUAL_ENV"'),
+        ("zsh", "activate", 'echo "$VIRTUAL_ENV"'),
+        ("tcsh", "activate.csh", 'echo "$VIRTUAL_ENV:q"'),
+        ("fish", "activate.fish", 'echo "$VIRTUAL_ENV"'),
+    ],
+)
+def test_activation_scripts_without_quotes(shell: str, script: str, say: str, tmp_path: Path) -> None:
+    """As CPython writes them since 3.12.8: where a virtual environment is made at a path that needs no quotes."""
+    need(shell)
+    source = tmp_path / "source" / "venv"
+    base = getattr(sys, "_base_executable", sys.executable)
+    run([base, "-m", "venv", "--without-pip", source], env=os.environ)
+    own = source / "bin" / script
+    bare = re.sub(f"([\"']){re.escape(str(source))}\\1", str(source), own.read_text())
+    assert re.search(f"VIRTUAL_ENV[ =]{re.escape(str(source))}$", bare, re.MULTILINE)
+    own.write_text(bare)
+    archive = pack_env(source, tmp_path / "venv.tar")
+    run(["rm", "-rf", source])
+    tree = unpack(archive, tmp_path / "here & there; (a new) place" / "venv")
+    run([tree / "bin" / "conda-unpack"])
+    python = "python -c 'import sys; print(sys.prefix)'"
+    printed = run([shell, "-c", f"source '{tree}/bin/{script}'; {say}; {python}"]).stdout
+    assert printed.splitlines() == [str(tree)] * 2
+    back = move(tree, tmp_path / "plain")
+    run([back / "bin" / "conda-unpack"])
+    assert (back / "bin" / script).read_text() == bare.replace(str(source), str(back))
+
+
 def test_an_interpreter_without_a_way_through_sh(packages: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     """A script that no first line can start at a path with spaces refuses that path, by name, before any write."""
     tree = clone(packages[0], tmp_path / "with spaces" / "env")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from pack.environment import find
 from pack.scan import Options as ScanOptions
 from pack.scan import scan
 from pack.write import Options, write
+from tests.integration import moving
 
 
 class Silent:
@@ -70,9 +70,7 @@ def test_unpacked_at_its_place_there_is_nothing_to_do(prefix: Path, tmp_path: Pa
     target = tmp_path / "apps/e"
     packed(prefix, str(target), tmp_path / "env.tar")
     shutil.rmtree(prefix)
-    target.mkdir(parents=True)
-    with tarfile.open(tmp_path / "env.tar") as archive:
-        archive.extractall(target, filter="tar")
+    moving.unpack(tmp_path / "env.tar", target)
     assert (target / "bin/tool").read_text().startswith(f"#!{target}/bin/own\n")
     assert (target / "lib/text").read_text() == f"first {target}/lib\nsecond {target}\n"
     assert (target / "lib/other").samefile(target / "lib/text")  # one inode, as it was

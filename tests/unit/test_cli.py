@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from pack.cli.terminal import Bar
+from tests.integration import moving
 
 PACK = Path(sys.executable).with_name("pack")
 BARE = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
@@ -61,9 +62,7 @@ def unpacked(environment: Path, target: Path) -> Path:
     archive = target.parent / "small.tar"
     done = pack("-p", environment, "-o", archive, "-f")
     assert done.returncode == 0, done.stderr
-    with tarfile.open(archive) as file:
-        file.extractall(target, filter="tar")
-    return target
+    return moving.unpack(archive, target)
 
 
 def complains(done: Run, code: int, *words: str) -> None:

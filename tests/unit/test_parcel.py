@@ -14,6 +14,7 @@ from pack.archive import Format
 from pack.environment import find
 from pack.parcel import parcel
 from pack.write import Options, write
+from tests.integration import moving
 from tests.unit.test_bake import Silent
 
 
@@ -59,10 +60,9 @@ def test_it_holds_what_cloudera_manager_reads(tmp_path: Path) -> None:
         arcroot=made.directory.encode(),
     )
     write(find(None, str(prefix)), options, "1", Silent())
-    (tmp_path / "parcels").mkdir()
     with tarfile.open(output) as archive:
         assert {name.split("/")[0] for name in archive.getnames()} == {"env-2"}
-        archive.extractall(tmp_path / "parcels", filter="tar")
+    moving.unpack(output, tmp_path / "parcels")
     root = tmp_path / "parcels/env-2"
     described = json.loads((root / "meta/parcel.json").read_text())
     assert (described["name"], described["version"], described["schema_version"]) == ("env", "2", 1)

@@ -203,6 +203,25 @@ def test_words_without_quotes_are_marked(path: bytes, data: bytes, bare: list[bo
     assert [reference.bare for reference in read(data, path=path).references] == bare
 
 
+@pytest.mark.parametrize(
+    ("path", "line", "spelling"),
+    [
+        (b"bin/activate", b"VIRTUAL_ENV=/opt/env\n", Spelling.SHELL),
+        (b"bin/activate", b"    VIRTUAL_ENV=$(cygpath /opt/env)\n", Spelling.SHELL),
+        (b"bin/activate", b'VIRTUAL_ENV="/opt/env"\n', Spelling.PLAIN),
+        (b"bin/activate", b"VIRTUAL_ENV='/opt/env'\n", Spelling.PLAIN),
+        (b"bin/activate.csh", b"setenv VIRTUAL_ENV /opt/env\n", Spelling.SHELL),
+        (b"bin/activate.fish", b"set -gx VIRTUAL_ENV /opt/env\n", Spelling.SHELL),
+        (b"bin/activate.nu", b"let virtual_env = r#'/opt/env'#\n", Spelling.PLAIN),
+        (b"bin/activate_this.py", b"VIRTUAL_ENV=/opt/env\n", Spelling.PLAIN),
+        (b"share/activate", b"VIRTUAL_ENV=/opt/env\n", Spelling.PLAIN),
+    ],
+)
+def test_words_of_an_activation_script_are_escaped(path: bytes, line: bytes, spelling: Spelling) -> None:
+    [reference] = read(line, path=path).references
+    assert (reference.spelling, reference.bare) == (spelling, False)
+
+
 def test_halves_of_a_longer_name_in_utf16_are_passed_by() -> None:
     assert findings(read("\ufeff/opt/env2".encode("utf-16-be"))) == []
 
