@@ -276,7 +276,9 @@ def _require(fact: bool, otherwise: str) -> None:
 
 def _machine() -> str:
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    processor = model[1] if model else platform.machine()
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{processor}, {os.cpu_count()} cores, {platform.system()}, {python}"
 
 
 def _bytes(prefix: Path) -> int:
