@@ -116,7 +116,8 @@ def test_activation_scripts_without_quotes(shell: str, script: str, say: str, tm
     bare = re.sub(f"([\"']){re.escape(str(source))}\\1", str(source), own.read_text())
     assert re.search(f"VIRTUAL_ENV[ =]{re.escape(str(source))}$", bare, re.MULTILINE)
     own.write_text(bare)
-    archive = pack_env(source, tmp_path / "venv.tar")
+    archive = tmp_path / "venv.tar"
+    assert "activate it with bin/pack-activate first:" in pack("-p", source, "-o", archive).stdout
     run(["rm", "-rf", source])
     tree = unpack(archive, tmp_path / "here & there; (a new) place" / "venv")
     run([tree / "bin" / "conda-unpack"])
