@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import references
+from fixtures import peers, references
 from tests.conftest import need
 from tests.integration.moving import (
     activated,
@@ -27,6 +27,7 @@ from tests.integration.moving import (
     short_directory,
     snapshot,
     unpack,
+    wheel,
 )
 
 DAMAGE = re.compile(r"not found|damaged|lost|NULs inside|another|exit code|cannot be run")
@@ -95,6 +96,34 @@ def test_packages_print_the_same_after_each_move(
         activated(tree, "true")
         same_but_for(before, references.run_programs(tree), old, target)
         assert "are right" in pack("verify", tree).stdout
+
+
+@pytest.mark.parametrize("maker", ["virtualenv", "uv"])
+def test_what_others_make_moves(maker: str, tmp_path: Path) -> None:
+    """A virtual environment of virtualenv and of uv, with a distribution in it that they installed."""
+    try:
+        program = {"virtualenv": peers.virtualenv, "uv": peers.uv}[maker]()
+    except peers.PeerUnavailable as error:
+        pytest.skip(str(error))
+    source = tmp_path / "source" / "venv"
+    python = ["--python", getattr(sys, "_base_executable", sys.executable)]
+    install: list[str | Path]
+    if maker == "uv":
+        run([program, "venv", "--offline", *python, source], env=os.environ)
+        install = [program, "pip", "install", "--offline", "--python", source / "bin/python"]
+    else:
+        run([program, "--no-download", *python, source], env=os.environ)
+        install = [source / "bin/pip", "install", "--no-index"]
+    run([*install, wheel(tmp_path)], env=os.environ)
+    archive = pack_env(source, tmp_path / "venv.tar")
+    run(["rm", "-rf", source])
+    tree = unpack(archive, tmp_path / "a place, with (some) spaces" / "venv")
+    for script in ("pack-activate", "activate"):
+        for shell, suffix in (("bash", ""), ("zsh", ""), ("fish", ".fish"), ("tcsh", ".csh")):
+            command = f"source '{tree}/bin/{script}{suffix}'; tinyroot"
+            assert run([need(shell), "-c", command]).stdout == f"{tree}\n", (script, shell)
+    assert run([tree / "bin" / "tinyroot"]).stdout == f"{tree}\n"
+    assert "are right" in pack("verify", tree).stdout
 
 
 @pytest.mark.parametrize(
