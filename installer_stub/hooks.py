@@ -19,6 +19,7 @@ NAMES = (PRE_INSTALL, POST_INSTALL, PRE_UNINSTALL)
 DIRECTORY = manifest.DIRECTORY + b"/hooks"
 
 _GRACE_SECONDS = 5.0
+_STEP_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 # "exec" of a script without a shebang runs it by the shell, as POSIX wants.
 _PLAIN = b'exec "$1"'
@@ -52,7 +53,7 @@ def run(script: bytes, variables: Mapping[str, str], directory: bytes, activate:
                 start_new_session=True,
                 preexec_fn=_prepared(),
             )
-        code = process.wait()
+        code = _waited(process)
     except BaseException:
         if process is not None:
             _end(process)
@@ -63,6 +64,13 @@ def run(script: bytes, variables: Mapping[str, str], directory: bytes, activate:
             f"{os.fsdecode(script)}: the hook failed: {what}.",
             "Mend what it complains of, or leave the hooks out with --skip-scripts. What was done was taken back.",
         )
+
+
+def _waited(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a hook, in steps: a signal that came just before a wait does not interrupt that."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(_STEP_SECONDS)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -166,6 +166,22 @@ def test_what_interrupts_it_ends_it_and_what_it_started(here: Path) -> None:
     assert ended(here, "child")
 
 
+def test_a_signal_that_interrupts_no_wait_ends_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one does that comes just before the system waits."""
+    wait = os.waitpid
+
+    def deaf(process: int, options: int) -> tuple[int, int]:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        try:
+            return wait(process, options)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    monkeypatch.setattr(os, "waitpid", deaf)
+    assert interrupted(here, "#!/bin/sh\necho $$ >pid; exec sleep 60\n") < 30
+    assert ended(here)
+
+
 def test_one_that_does_not_listen_is_killed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks, "_GRACE_SECONDS", 0.2)
     text = (

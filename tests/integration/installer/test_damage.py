@@ -55,7 +55,7 @@ class Made:
 
     def where(self, offset: int) -> str:
         """Name a byte: its offset, the part that it is in, what stands around it."""
-        ends = [(part, section.offset + section.length) for part, section in vars(self.parts).items()]
+        ends = [(part, section.offset + section.length) for part, section in self.parts._asdict().items()]
         part = next((part for part, end in ends if offset < end), "trailer")
         around = self.data[max(0, offset - 20) : offset] + b" >>>" + self.data[offset : offset + 1] + b"<<< "
         return f"byte {offset} of the {part}: {around + self.data[offset + 1 : offset + 20]!r}"
