@@ -24,7 +24,7 @@ REQUIREMENTS = manifest.DIRECTORY + b"/requirements.txt"
 
 EXPLICIT = "@EXPLICIT"
 _METADATA = re.compile(rb"(?P<info>.*/site-packages/[^/]+\.(?:dist|egg)-info)/(?:METADATA|PKG-INFO)\Z")
-_LISTS = (b"/METADATA", b"/PKG-INFO")  # with which it ends
+_NAMES = (b"/METADATA", b"/PKG-INFO")  # with which it ends
 _EDITABLE = "# editable: "
 
 
@@ -69,7 +69,7 @@ def _package(document: Mapping[str, Any]) -> Package:
 def _requirements(prefix: bytes, recorded: Records, found: Iterable[Found]) -> Iterator[str]:
     """Yield a line for each distribution that no package owns."""
     for each in found:
-        metadata = _METADATA.match(each.path) if each.path.endswith(_LISTS) else None
+        metadata = _METADATA.match(each.path) if each.path.endswith(_NAMES) else None
         if metadata is None or each.path in recorded.owners:
             continue
         try:
