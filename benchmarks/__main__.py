@@ -46,7 +46,7 @@ def contests(prefix: Path, work: Path, fast: Path) -> dict[str, Callable[[], Seq
         "pack tar.gz again": lambda: _packing_again(inputs.environment(inputs.CHANGING)),
         GROWTH: _growing,
         "pack tar.gz, native environment": lambda: _packers(inputs.native()),
-        "pack tar.gz, venv": lambda: _gzipped(inputs.venv(), {"venv-pack": f"{peers.venv_pack()}"}),
+        "pack tar.gz, venv": lambda: _gzipped(inputs.venv(), {"venv-pack": f"{peers.program('venv-pack')}"}),
         "pack tar.zst": lambda: _packing_zstd(prefix),
         "relocate after tar -xf": lambda: _relocation(prefix, work),
         f"unpack tar.gz {_FAST}": lambda: _unpacking(prefix, fast),
@@ -119,7 +119,8 @@ def _growing() -> Sequence[Contestant]:
 
 def _packers(prefix: Path) -> list[Contestant]:
     """Return the programs that pack a conda environment into a tar.gz, as they do without being told how."""
-    return _gzipped(prefix, {"conda-pack": f"{peers.conda_pack()}", "conda-pack -j 2": f"{peers.conda_pack()} -j 2"})
+    conda_pack = peers.program("conda-pack")
+    return _gzipped(prefix, {"conda-pack": f"{conda_pack}", "conda-pack -j 2": f"{conda_pack} -j 2"})
 
 
 def _gzipped(prefix: Path, others: Mapping[str, str]) -> list[Contestant]:
@@ -153,7 +154,7 @@ def _help() -> Sequence[Contestant]:
     def shown(_: Path, out: str) -> None:
         _require("usage" in out.lower(), "it shows no usage")
 
-    programs = {"pack": PACK, "conda-pack": peers.conda_pack()}
+    programs = {"pack": PACK, "conda-pack": peers.program("conda-pack")}
     return [Contestant(name, f"{each} --help", shown) for name, each in programs.items()]
 
 
@@ -178,12 +179,12 @@ def _relocation(prefix: Path, work: Path) -> Sequence[Contestant]:
         head = (at / "env/bin/f2py").read_bytes()[:4096]
         _require(bytes(prefix) not in head, "bin/f2py still names the old prefix")
 
-    packages = quote(str(_package_cache(prefix)))
+    packages, conda_pack = quote(str(_package_cache(prefix))), peers.program("conda-pack")
     # Without the packages it finds the references itself, and searches more files when it unpacks.
-    uncached = f"trap 'mv {packages}.away {packages}' EXIT; mv {packages} {packages}.away; {peers.conda_pack()}"
+    uncached = f"trap 'mv {packages}.away {packages}' EXIT; mv {packages} {packages}.away; {conda_pack}"
     packers = {
         "conda-unpack of pack": ("ours.tar", UNKEPT),
-        "conda-unpack of conda-pack": ("theirs.tar", f"{peers.conda_pack()} -q"),
+        "conda-unpack of conda-pack": ("theirs.tar", f"{conda_pack} -q"),
         "the same, packed without the package cache": ("bare.tar", f"{uncached} -q"),
     }
     archives = {

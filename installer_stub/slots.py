@@ -80,13 +80,14 @@ class Slots:
         self.findings: List[Finding] = []
         self.xml = _XML.match(head) is not None
         self.splits = False
-        self.activates = quoting.is_activation(path)
+        self.activates = False
         self.starts: FrozenSet[int] = frozenset()  # where sections of a binary begin
 
     def text(self, hits: Iterable[Hit], utf16: Spelling) -> None:
         """A text file may grow: each name of the prefix is a slot of its own."""
         line = shebang.parse(self.head) if utf16 is Spelling.PLAIN else None
         self.splits = quoting.splits(self.path, line)
+        self.activates = quoting.is_activation(self.path)
         head_end = 0
         for hit in hits:
             if line is not None and line.names(hit.prefix) and not head_end:

@@ -19,10 +19,9 @@ from installer_stub.model import Kind
 from installer_stub.tarstream import ArchiveDamaged
 
 from . import Member
-from .tar import end, headers
+from .tar import end, headers, padded
 from .zip import TIMES
 
-_BLOCK = 512
 _PIECE = 1 << 20
 _FIRST = (manifest.DIRECTORY, manifest.REFERENCES, manifest.FILES)
 _KINDS = {stat.S_IFLNK: Kind.SYMLINK, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFREG: Kind.FILE, 0: Kind.FILE}
@@ -60,8 +59,8 @@ def _pieces(members: Iterable[Member]) -> Iterator[bytes]:
                 yield chunk
             if size != member.size:
                 raise ArchiveDamaged(f"the archive is damaged: {member.path!r} has {size} bytes, not {member.size}.")
-            yield bytes(-size % _BLOCK)
-        written += len(head) + size + -size % _BLOCK
+            yield bytes(padded(size) - size)
+        written += len(head) + padded(size)
     yield end(written)
 
 

@@ -11,10 +11,10 @@ from fixtures import peers
 from tests.integration.moving import SURROUNDINGS, Run, run, unpack
 
 
-def program() -> Path:
-    """Return conda-pack, or skip in words where it cannot be installed."""
+def program(name: str = "conda-pack") -> Path:
+    """Return a peer, or skip in words where it cannot be installed."""
     try:
-        return peers.conda_pack()
+        return peers.program(name)
     except peers.PeerUnavailable as error:
         pytest.skip(str(error))
 

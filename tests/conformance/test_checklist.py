@@ -47,7 +47,7 @@ def names(archive: Path) -> set[str]:
 
 def test_every_option_of_its_help_is_ours(small: Path) -> None:
     """Long and short, with and without a value."""
-    theirs = run([peers.conda_pack(), "--help"]).stdout
+    theirs = run([peers.program("conda-pack"), "--help"]).stdout
     options = set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", theirs.partition("options:")[2]))
     # Without what was cut at the end of a line, and the name of a format.
     described = {option for option in options if not option.endswith("-") and option != "--no-archive"}

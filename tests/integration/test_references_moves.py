@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import peers, references
+from fixtures import references
+from tests.conformance import peer
 from tests.conftest import need
 from tests.integration.moving import (
     activated,
@@ -30,6 +31,8 @@ from tests.integration.moving import (
     wheel,
 )
 
+# The Python that the virtual environment of the tests was made with.
+BASE = getattr(sys, "_base_executable", sys.executable)
 DAMAGE = re.compile(r"not found|damaged|lost|NULs inside|another|exit code|cannot be run")
 
 
@@ -101,12 +104,9 @@ def test_packages_print_the_same_after_each_move(
 @pytest.mark.parametrize("maker", ["virtualenv", "uv"])
 def test_what_others_make_moves(maker: str, tmp_path: Path) -> None:
     """A virtual environment of virtualenv and of uv, with a distribution in it that they installed."""
-    try:
-        program = {"virtualenv": peers.virtualenv, "uv": peers.uv}[maker]()
-    except peers.PeerUnavailable as error:
-        pytest.skip(str(error))
+    program = peer.program(maker)
     source = tmp_path / "source" / "venv"
-    python = ["--python", getattr(sys, "_base_executable", sys.executable)]
+    python = ["--python", BASE]
     install: list[str | Path]
     if maker == "uv":
         run([program, "venv", "--offline", *python, source], env=os.environ)
@@ -139,8 +139,7 @@ def test_activation_scripts_without_quotes(shell: str, script: str, say: str, tm
     """As CPython writes them since 3.12.8: where a virtual environment is made at a path that needs no quotes."""
     need(shell)
     source = tmp_path / "source" / "venv"
-    base = getattr(sys, "_base_executable", sys.executable)
-    run([base, "-m", "venv", "--without-pip", source], env=os.environ)
+    run([BASE, "-m", "venv", "--without-pip", source], env=os.environ)
     own = source / "bin" / script
     bare = re.sub(f"([\"']){re.escape(str(source))}\\1", str(source), own.read_text())
     assert re.search(f"VIRTUAL_ENV[ =]{re.escape(str(source))}$", bare, re.MULTILINE)
@@ -314,8 +313,7 @@ def test_neighbours_are_left_alone(room: Path) -> None:
 def test_a_virtual_environment_moves(room: Path, tmp_path: Path) -> None:
     """A venv works after a move, with its packages, its scripts and pip, on the Python that it was made with."""
     source = tmp_path / "source" / "venv"
-    base = getattr(sys, "_base_executable", sys.executable)
-    made = subprocess.run([base, "-m", "venv", source], capture_output=True, text=True)
+    made = subprocess.run([BASE, "-m", "venv", source], capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     module = source / "lib" / version / "site-packages" / "mine.py"

@@ -118,7 +118,7 @@ def test_signatures_are_those_of_conda_pack() -> None:
         for name in ours
     )
     said = subprocess.run(
-        [peers.conda_pack().with_name("python"), "-c", code], capture_output=True, text=True, check=True
+        [peers.program("conda-pack").with_name("python"), "-c", code], capture_output=True, text=True, check=True
     )
     lines = said.stdout.splitlines()
     assert len(lines) > 40
