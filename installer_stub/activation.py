@@ -1,7 +1,8 @@
 """The activation scripts of a tree: the templates in ``activate/``, filled in for where the tree stands.
 
-The recorded prefix and the variables of the environment are written into the scripts, each quoted as its
-shell reads it: a shell can then activate without starting a process to parse JSON or to resolve a path.
+Those named ``find`` are how a sourced script finds itself, a part of the others. The recorded prefix and the variables
+of the environment are written into the scripts, each quoted as its shell reads it: a shell can then activate without
+starting a process to parse JSON or to resolve a path.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pkgutil
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Any, Dict, List, Match, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from installer_stub.errors import EnvironmentUnfit
 
@@ -28,7 +29,9 @@ _RESERVED = re.compile(
     r"(PATH|PS1|IFS|LC_ALL|CONDA_PREFIX(_\d+)?|CONDA_SHLVL|CONDA_DEFAULT_ENV"
     r"|CONDA_PROMPT_MODIFIER|CONDA_STACKED_\d+|_PACK_.*|_pack_.*)\Z"
 )
-_TOKEN = re.compile(rb"'@(PREFIX|HOST)@'|@(STEM|DEACTIVATE)@|^[ \t]*# @(NAMES|VARIABLES)@\n", re.MULTILINE)
+_TOKEN = re.compile(rb"'@(PREFIX|HOST)@'|@(STEM|BESIDE|DEACTIVATE)@|^[ \t]*# @(NAMES|VARIABLES)@\n", re.MULTILINE)
+_FIND = b"# @FIND@\n"
+_ADDED = b"# Added by pack.\n"  # what the three heads of `own_head` begin with
 
 
 class Shell(Enum):
@@ -73,15 +76,32 @@ def scripts(
             b"VARIABLES": b"".join(_assignment(name, value, shell) for name, value in variables),
         }
 
-        # In one pass: a prefix may hold what looks like a token.
-        def fill(found: Match[bytes], facts: Dict[bytes, bytes] = facts) -> bytes:
-            return facts[found[1] or found[2] or found[3]]
-
-        suffix = b"" if shell is Shell.SH else b"." + shell.value.encode()
         for template, name in names.items():
-            source = _template(f"{template.decode()}.{shell.value}")
-            made[b"bin/" + name + suffix] = _TOKEN.sub(fill, source)
+            made[_path(name, shell)] = _rendered(template.decode(), shell, facts)
     return made
+
+
+def own_head(path: bytes, content: bytes, prefix: bytes) -> bytes:
+    """Render what is put before a virtual environment's own activation script, so that it relocates the tree.
+
+    ``path`` is that of the script below ``prefix``, and ``content`` what it begins with. Empty for any other file, and
+    where such a head is there already.
+    """
+    for shell in Shell:
+        if path == _path(STEM.encode(), shell) and not content.startswith(_ADDED):
+            names = {b"STEM": STEM.encode(), b"BESIDE": STEM_BESIDE.encode()}
+            return _rendered("own", shell, {**names, b"PREFIX": quote(prefix, shell), b"HOST": quote(b"", shell)})
+    return b""
+
+
+def _path(name: bytes, shell: Shell) -> bytes:
+    return b"bin/" + name + (b"" if shell is Shell.SH else b"." + shell.value.encode())
+
+
+def _rendered(template: str, shell: Shell, facts: Dict[bytes, bytes]) -> bytes:
+    source = _template(f"{template}.{shell.value}").replace(_FIND, _template(f"find.{shell.value}"))
+    # In one pass: a prefix may hold what looks like a token.
+    return _TOKEN.sub(lambda found: facts[found[1] or found[2] or found[3]], source)
 
 
 def read_variables(prefix: Path) -> List[Tuple[bytes, bytes]]:

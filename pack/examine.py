@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from installer_stub import bytecode, match, references, rewrite, shebang
+from installer_stub import activation, bytecode, match, references, rewrite, shebang
 from installer_stub.classify import Format
 from installer_stub.elf import ReadAt
 from installer_stub.model import Entry, Field, Finding, Reference, Relocatable, Spelling, Standing
@@ -46,6 +46,7 @@ class Context:
     names: tuple[bytes, ...]  # longest first
     forms: tuple[Form, ...] = ()
     grow: bool = False  # whether a file is rebuilt where its run path has no room to be made relative
+    venv: bool = False  # whether it is a virtual environment, whose own activation scripts are to relocate it
 
     @cached_property
     def all_names(self) -> tuple[bytes, ...]:
@@ -285,7 +286,7 @@ class _File:
 
     def _finished(self, archived: _Archived, disk: Digest, standing: Standing) -> Examined:
         if archived.reading.references:
-            archived = self._with_run_paths(self._refined(self._beside(archived)))
+            archived = self._with_run_paths(self._refined(self._with_head(self._beside(archived))))
         if standing is not Standing.INTACT:  # what is as shipped names at most the placeholder
             archived = self._looked_inside(archived)
         reading = archived.reading
@@ -327,6 +328,18 @@ class _File:
             mode = Mode.PLACEHOLDER_TEXT if owned.text else Mode.PLACEHOLDER_BINARY
             return self._reread(layers, mode, (owned.placeholder,))
         return self._reread(layers, Mode.SEARCH, self.names)
+
+    def _with_head(self, archived: _Archived) -> _Archived:
+        """Have a virtual environment's own activation script relocate the tree, as ours do: no other is sourced."""
+        reading = archived.reading
+        if not self.context.venv or not reading.text:
+            return archived
+        head = activation.own_head(self.job.path, reading.head, self.context.prefix)
+        if not head:
+            return archived
+        made = self._reread((*archived.layers, (Splice(0, 0, head),)), Mode.SEARCH, self.names)
+        # A path that is written otherwise between its quotes would not be rewritten there.
+        return made if len(made.reading.references) > len(reading.references) else archived
 
     def _refined(self, archived: _Archived) -> _Archived:
         """Decide how the strings of a binary are rewritten."""

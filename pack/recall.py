@@ -136,7 +136,7 @@ def _state(job: Job, found: Found, digests: Mapping[str, str]) -> tuple[Any, ...
 
 def _name(context: Context, decisive: Iterable[bytes]) -> str:
     hasher = hashlib.sha256(_program())
-    for each in (context.prefix, *context.names, b"%d" % context.grow, *decisive):
+    for each in (context.prefix, *context.names, b"%d %d" % (context.grow, context.venv), *decisive):
         hasher.update(b"%d " % len(each) + each)
     return hasher.hexdigest()
 

@@ -121,6 +121,15 @@ class Scan(NamedTuple):
         """The bytes of content that an archive holds."""
         return sum(item.entry.size for item in self.items)
 
+    @property
+    def relocates_itself(self) -> bool:
+        """Whether ``bin/activate`` relocates the tree: it is ours, or a virtual environment's own with our head."""
+        if self.manifest.stem == activation.STEM:
+            return True
+        own = b"bin/" + activation.STEM.encode()
+        venv = self.environment.layout is Layout.VENV
+        return venv and any(item.layers for item in self.items if item.entry.path == own)
+
 
 _USUAL = Options()
 
@@ -197,7 +206,8 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     jobs = [_job(prefix, each, recorded, earlier, elsewhere, sources) for each in files]
     locked = lock.of(prefix, recorded, found)
     recorded = recorded._replace(owners={})  # a job has its own
-    context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths)
+    venv = environment.layout is Layout.VENV
+    context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths, venv)
     # What a common prefix names counts if it is there: then a verdict depends on other files.
     cache = None if any(map(is_common, environment.names)) else options.cache
     decisive = (recorded.site.encode(), earlier.digest)

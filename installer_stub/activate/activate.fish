@@ -1,22 +1,7 @@
 # Activate this environment in the fish that sources this file:  source bin/@STEM@.fish
 # See docs/activation.md for what it sets. Where the recorded path is this tree, nothing here starts a process.
 
-# Find the root of this tree: $_pack_root. The recorded path where it is this tree, else the physical one.
-function _pack_find --no-scope-shadowing
-    # A path that ends in our name keeps the newlines inside it; "string split" keeps those at the end.
-    set _pack_self (builtin realpath -- $argv[1] | string collect)
-    set _pack_root (string split -r -m 2 / -- $_pack_self)[1]
-    if not test -f "$_pack_root/bin/conda-unpack"
-        echo "@STEM@.fish: no environment stands around $_pack_self." \
-            "It was last relocated to "(string escape -- $_pack_recorded)" on $_pack_host. Source bin/@STEM@.fish by its path." >&2
-        return 3
-    end
-    # Two names of one tree that no symlink joins (a bind mount) are told by -ef; fish 3 has it.
-    if test -n "$_pack_recorded"; and test "$_pack_root" -ef "$_pack_recorded"
-        set _pack_root $_pack_recorded
-        return 0
-    end
-end
+# @FIND@
 
 # Refuse a tree that an installer has not completed; its own hook, which is the last part of that, may pass.
 function _pack_complete --no-scope-shadowing
@@ -109,6 +94,12 @@ end
 set -l _pack_recorded '@PREFIX@'
 set -l _pack_host '@HOST@'
 set -l _pack_root $_PACK_ROOT
+# What is read behind a relocation: this file again, or the virtual environment's own that asked for it.
+set -l _pack_own @STEM@.fish
+if set -q _PACK_OWN
+    set _pack_own $_PACK_OWN
+    set -eg _PACK_OWN
+end
 set -l _pack_self
 set -l _pack_again
 set -l _pack_code 0
@@ -133,7 +124,7 @@ if test $_pack_code -ne 0
 else if test -n "$_pack_again"
     # Relocation has replaced this file: the recorded path and the variables above are those of the past.
     set -g _PACK_ROOT $_pack_root
-    source $_pack_root/bin/@STEM@.fish
+    source $_pack_root/bin/$_pack_own
     set _pack_code $status
 else if string match -q '*:*' -- $_pack_root
     echo "@STEM@.fish: $_pack_root: a path with ':' cannot stand in PATH. Move the environment." >&2

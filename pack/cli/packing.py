@@ -297,7 +297,6 @@ def _size(path: Path) -> int | None:
 
 def _tell(found: Scan, options: Options) -> None:
     """Print what was written, and what to know of it."""
-    from installer_stub.activation import STEM
     from pack import selection
     from pack.archive import Format
     from pack.compress import library
@@ -318,7 +317,7 @@ def _tell(found: Scan, options: Options) -> None:
         say(line)
     if options.format is Format.INSTALLER:
         say(f"to install it: sh {shlex.quote(str(path))} --prefix DIR")
-    elif options.dest_prefix is None and found.manifest.stem != STEM:
+    elif options.dest_prefix is None and not found.relocates_itself:
         say(f"activate it with bin/{found.manifest.stem} first: its own bin/activate is right from then on")
     for line in _warnings(found, options):
         step(line)

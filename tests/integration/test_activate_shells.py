@@ -1133,6 +1133,133 @@ def test_stands_beside_the_environments_own_activate(shell: Shell, tmp_path: Pat
     assert tree.calls == ["--activation", "--activation"]
 
 
+# --- a virtual environment's own script ------------------------------------------------------------
+
+
+def own(tree: Tree, shell: Shell, recorded: str | Path, text: str) -> str:
+    """Give a tree a script of its own with our head, ours beside it; return the command that sources the former."""
+    tree.make(recorded, stem="pack-activate")
+    path = f"bin/activate{shell.suffix}"
+    head = activation.own_head(os.fsencode(path), b"", os.fsencode(recorded))
+    (tree.root / path).write_bytes(head + text.encode() + b"\n")
+    return shell.source(tree.root / path)
+
+
+@every_shell
+@pytest.mark.parametrize("kind", NAMES)
+def test_own_script_of_a_current_tree_is_read(shell: Shell, kind: str, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / NAMES[kind], tmp_path / "called")
+    source = own(tree, shell, tree.root, "echo the maker")
+    shown = {Syntax.SH: "set", Syntax.FISH: "set; functions -a", Syntax.CSH: "set; alias"}[shell.syntax]
+    done = run(shell, tmp_path, ["DUMP", source, source, f'echo "code {shell.status}"', "DUMP", "echo -----", shown])
+    said, left = done.stdout.split("-----", 1)
+    assert (said, done.stderr) == ("the maker\nthe maker\ncode 0\n", "")
+    assert done.dumps[1] == done.dumps[0]
+    assert re.search("_pack_|_PACK_", left.replace(str(tree.root), "")) is None
+    assert tree.calls == []
+    assert processes(shell, tmp_path, [source]) == []
+    assert not (tmp_path / "pwned").exists()
+
+
+@every_shell
+@pytest.mark.parametrize("way", ["from inside", "from above", "through a symlink"])
+def test_own_script_relocates_and_is_read_again(shell: Shell, way: str, tmp_path: Path) -> None:
+    """The place where it stood is taken by another, as it is where the source is still there."""
+    (tmp_path / "old" / "bin").mkdir(parents=True)
+    tree = Tree(tmp_path / "my env", tmp_path / "called")
+    own(tree, shell, tmp_path / "old", f"echo the maker of {tmp_path}/old")
+    fresh = Tree(tmp_path / "fresh", tmp_path / "none").make(tree.root, stem="pack-activate")
+    copy = f"cp --remove-destination {fresh.root}/bin/pack-*activate* '{tree.root}/bin/'"
+    tree.unpack(0, f"{copy}\nsed -i 's|{tmp_path}/old|{tree.root}|' '{tree.root}/bin/activate{shell.suffix}'")
+    where, name = tree.root / "bin", f"./activate{shell.suffix}"
+    if way == "from above":
+        where, name = tmp_path, f"./my env/bin/activate{shell.suffix}"
+    elif way == "through a symlink":
+        (tmp_path / "link").symlink_to(tree.root)
+        where, name = tmp_path, f"{tmp_path}/link/bin/activate{shell.suffix}"
+    source = shell.source(name)
+    lines = ["DUMP", source, f'echo "code {shell.status}"', "DUMP", source]
+    done = run(shell, tmp_path, lines, cwd=where)
+    assert done.stderr == ""
+    assert done.stdout == f"the maker of {tree.root}\ncode 0\nthe maker of {tree.root}\n"
+    assert done.dumps[1] == done.dumps[0]
+    assert tree.calls == ["--activation"]
+
+
+@every_shell
+@pytest.mark.parametrize("code", [0, 9, 10, 12, 1, 7, 8, 126])
+@pytest.mark.parametrize("mode", ["", "require", "never"])
+def test_own_script_of_a_stale_tree_is_not_read(shell: Shell, code: int, mode: str, tmp_path: Path) -> None:
+    """It would set paths of the past: ours does its work, or nobody. So where relocation has not changed it."""
+    tree = Tree(tmp_path / "env", tmp_path / "called")
+    lines = [own(tree, shell, tmp_path / "gone", "echo the maker"), f'echo "code {shell.status}"', "DUMP"]
+    tree.unpack(code)
+    if mode:
+        lines.insert(0, shell.set("PACK_RELOCATE", mode))
+    done = run(shell, tmp_path, lines)
+    assert tree.calls == ([] if mode == "never" else ["--activation"])
+    assert done.stderr == ("" if mode == "never" or not code else f"stale: {code}\n")
+    if mode == "never" or not code or (mode != "require" and code in (9, 10, 12)):
+        assert done.stdout == "code 0\n"
+        expect_active(done.dumps[0], tree.root)
+    else:
+        assert done.stdout == f"code {code}\n"
+        assert not [name for name in done.dumps[0] if name.startswith(("CONDA", "_PACK"))]
+
+
+@every_shell
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "unknown"])
+def test_own_script_of_an_incomplete_tree_is_not_read(shell: Shell, recorded: bool, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "env", tmp_path / "called")
+    source = own(tree, shell, tree.root if recorded else tmp_path / "gone", "echo the maker")
+    (tree.root / ".installing").write_text("{}")
+    done = run(shell, tmp_path, ["DUMP", source, f'echo "code {shell.status}"', "DUMP"])
+    assert (done.stdout, done.stderr.count("\n")) == ("code 12\n", 1)
+    assert NOT_COMPLETED in done.stderr
+    assert done.dumps[1] == done.dumps[0]
+    hook = run(shell, tmp_path, [shell.set("_PACK_INSTALLING", "1"), source])
+    assert (hook.stdout, hook.stderr) == ("the maker\n" if recorded else "", "")
+    assert len(tree.calls) == (0 if recorded else 1)
+
+
+@pytest.mark.parametrize(("shell", "preamble"), hostile())
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "stale"])
+def test_own_script_survives_what_users_do(shell: Shell, preamble: str, recorded: bool, tmp_path: Path) -> None:
+    if "umask 777" in preamble:
+        preamble = "set -C"  # the test could not read what it wrote
+    tree = Tree(tmp_path / "it's an é!\\", tmp_path / "called")
+    source = own(tree, shell, tree.root if recorded else tmp_path / "gone", "echo the maker")
+    tree.unpack(12)
+    done = run(shell, tmp_path, [preamble, source, f'echo "code {shell.status}"', "DUMP"])
+    assert "BAD" not in done.stdout + done.stderr
+    assert done.stderr == ("" if recorded else "stale: 12\n")
+    assert done.stdout.splitlines() == [*(["the maker"] if recorded else []), "code 0"]
+    if not recorded:
+        assert done.dumps[0]["CONDA_PREFIX"] == str(tree.root)
+
+
+@every_sh
+def test_own_script_that_is_run_says_that_it_must_be_sourced(shell: Shell, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "env", tmp_path / "called")
+    own(tree, shell, tree.root, "echo the maker")
+    done = run(shell, tmp_path, [f"{shlex.join(shell.argv)} env/bin/activate; echo code $?"])
+    assert done.stdout == "code 2\n"
+    assert "must be sourced" in done.stderr
+
+
+@every_shell
+def test_own_script_says_where_it_cannot_find_itself(shell: Shell, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "env", tmp_path / "called")
+    source = own(tree, shell, tree.root, "echo the maker")
+    lines = [source, f'echo "code {shell.status}"']
+    done = without_proc(shell, tmp_path, lines, cwd=Path("/"))
+    if shell.names_itself:
+        assert (done.stdout, done.stderr) == ("the maker\ncode 0\n", "")
+    else:
+        assert done.stdout == "code 3\n"
+        assert f"'{tree.root}'" in done.stderr or f"{tree.root} " in done.stderr
+
+
 # --- conda-unpack ----------------------------------------------------------------------------------
 
 RELOCATOR = """
@@ -1333,7 +1460,9 @@ def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
         if not path.endswith((b".fish", b".csh")):
             files.append(tree.root / os.fsdecode(path))
             files[-1].write_bytes(content)
-    assert len(files) == 3
+    files.append(tree.root / "bin/own")
+    files[-1].write_bytes(activation.own_head(b"bin/activate", b"", os.fsencode(tree.root)))
+    assert len(files) == 4
     shellcheck = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run([shellcheck, "-s", "sh", *files], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")

@@ -16,6 +16,7 @@ import pytest
 from fixtures import references
 from tests.conformance import peer
 from tests.conftest import need
+from tests.integration.machines import mounts
 from tests.integration.moving import (
     activated,
     clone,
@@ -117,13 +118,72 @@ def test_what_others_make_moves(maker: str, tmp_path: Path) -> None:
     run([*install, wheel(tmp_path)], env=os.environ)
     archive = pack_env(source, tmp_path / "venv.tar")
     run(["rm", "-rf", source])
-    tree = unpack(archive, tmp_path / "a place, with (some) spaces" / "venv")
     for script in ("pack-activate", "activate"):
         for shell, suffix in (("bash", ""), ("zsh", ""), ("fish", ".fish"), ("tcsh", ".csh")):
-            command = f"source '{tree}/bin/{script}{suffix}'; tinyroot"
-            assert run([need(shell), "-c", command]).stdout == f"{tree}\n", (script, shell)
-    assert run([tree / "bin" / "tinyroot"]).stdout == f"{tree}\n"
+            tree = unpack(archive, tmp_path / "a place, with (some) spaces" / f"{script} in {shell}")
+            for _ in range(2):
+                command = f"source '{tree}/bin/{script}{suffix}'; tinyroot"
+                assert run([need(shell), "-c", command]).stdout == f"{tree}\n", (script, shell)
+            assert run([tree / "bin" / "tinyroot"]).stdout == f"{tree}\n"
+            assert "are right" in pack("verify", tree).stdout
+
+
+def empty_venv(path: Path) -> Path:
+    run([BASE, "-m", "venv", "--without-pip", path], env=os.environ)
+    return path
+
+
+def test_a_copy_of_a_virtual_environment_is_not_its_source(tmp_path: Path) -> None:
+    """The first activation relocates it, though the place that its scripts name is still there."""
+    source = empty_venv(tmp_path / "venv")
+    tree = unpack(pack_env(source, tmp_path / "venv.tar"), tmp_path / "copy")
+    before = snapshot(source)
+    asked = "echo $VIRTUAL_ENV; command -v python; deactivate; echo ${VIRTUAL_ENV-none}"
+    assert activated(tree, asked).stdout.splitlines() == [str(tree), f"{tree}/bin/python", "none"]
     assert "are right" in pack("verify", tree).stdout
+    assert snapshot(source) == before
+
+
+def test_a_virtual_environment_that_cannot_be_written_is_activated_all_the_same(tmp_path: Path) -> None:
+    """Its own script would set the paths of the past: ours stands in, and says what is stale."""
+    source = empty_venv(tmp_path / "source" / "venv")
+    archive = pack_env(source, tmp_path / "venv.tar")
+    run(["rm", "-rf", source])
+    tree = unpack(archive, tmp_path / "tree")
+    before = snapshot(tree)
+    asked = "command -v python; python -c 'import sys; print(sys.prefix)'"
+    read_only = f"mount --bind {tree} {tree}; mount -o remount,bind,ro {tree}"
+    done = mounts(f"{read_only}; . {tree}/bin/activate; {asked}")
+    assert done.stdout.splitlines() == [f"{tree}/bin/python", str(tree)]
+    assert "cannot be written" in done.stderr
+    mounts(f"{read_only}; PACK_RELOCATE=require; . {tree}/bin/activate; echo on", code=9)
+    assert snapshot(tree) == before
+
+
+def test_a_virtual_environment_is_packed_again_as_it_was(tmp_path: Path) -> None:
+    """What relocates it is put before its scripts once, and not again where the user has edited them since."""
+    source = empty_venv(tmp_path / "source" / "venv")
+    archive = pack_env(source, tmp_path / "venv.tar")
+    run(["rm", "-rf", source])
+    tree = unpack(archive, tmp_path / "here" / "venv")
+    assert pack_env(tree, tmp_path / "unpacked.tar").read_bytes() == archive.read_bytes()
+    activated(tree, ":")
+    again = pack_env(tree, tmp_path / "again.tar")
+    assert again.read_bytes() == archive.read_bytes()
+    script = tree / "bin" / "activate"
+    script.write_text(script.read_text() + "echo edited\n")
+    there = unpack(pack_env(tree, tmp_path / "edited.tar"), tmp_path / "there")
+    assert activated(there, "echo $VIRTUAL_ENV").stdout.splitlines() == ["edited", str(there)]
+    assert (there / "bin" / "activate").read_text().count("# Added by pack.") == 1
+
+
+def test_where_no_script_can_relocate_a_virtual_environment_packing_says_so(tmp_path: Path) -> None:
+    """Inside the quotes of a shell such a path is written otherwise, and would not be found there again."""
+    source = empty_venv(tmp_path / "it's")
+    said = "activate it with bin/pack-activate first:"
+    assert said in pack("-p", source, "-o", tmp_path / "venv.tar").stdout
+    plain = empty_venv(tmp_path / "plain")
+    assert said not in pack("-p", plain, "-o", tmp_path / "plain.tar").stdout
 
 
 @pytest.mark.parametrize(
@@ -138,23 +198,21 @@ def test_what_others_make_moves(maker: str, tmp_path: Path) -> None:
 def test_activation_scripts_without_quotes(shell: str, script: str, say: str, tmp_path: Path) -> None:
     """As CPython writes them since 3.12.8: where a virtual environment is made at a path that needs no quotes."""
     need(shell)
-    source = tmp_path / "source" / "venv"
-    run([BASE, "-m", "venv", "--without-pip", source], env=os.environ)
+    source = empty_venv(tmp_path / "source" / "venv")
     own = source / "bin" / script
     bare = re.sub(f"([\"']){re.escape(str(source))}\\1", str(source), own.read_text())
     assert re.search(f"VIRTUAL_ENV[ =]{re.escape(str(source))}$", bare, re.MULTILINE)
     own.write_text(bare)
     archive = tmp_path / "venv.tar"
-    assert "activate it with bin/pack-activate first:" in pack("-p", source, "-o", archive).stdout
+    pack("-p", source, "-o", archive)
     run(["rm", "-rf", source])
     tree = unpack(archive, tmp_path / "here & there; (a new) place" / "venv")
-    run([tree / "bin" / "conda-unpack"])
     python = "python -c 'import sys; print(sys.prefix)'"
     printed = run([shell, "-c", f"source '{tree}/bin/{script}'; {say}; {python}"]).stdout
     assert printed.splitlines() == [str(tree)] * 2
     back = move(tree, tmp_path / "plain")
     run([back / "bin" / "conda-unpack"])
-    assert (back / "bin" / script).read_text() == bare.replace(str(source), str(back))
+    assert (back / "bin" / script).read_text().endswith("\n" + bare.replace(str(source), str(back)))
 
 
 def test_an_interpreter_without_a_way_through_sh(packages: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
@@ -328,8 +386,9 @@ def test_a_virtual_environment_moves(room: Path, tmp_path: Path) -> None:
         # Before relocation: the interpreter finds its pyvenv.cfg, and pip's script the interpreter.
         assert f" from {pip} " in run([tree / "bin" / "pip", "--version"], env={}).stdout
         assert run([tree / "bin" / "python", "-c", "import sys; print(sys.prefix)"], env={}).stdout == f"{tree}\n"
-        # bin/activate is the virtual environment's own.
+        # bin/activate is the virtual environment's own, and relocates it.
+        for _ in range(2):
+            assert activated(tree, f"python -c '{code}'").stdout.splitlines() == expected
         assert sh(f". {shlex.quote(f'{tree}/bin/pack-activate')} && python -c '{code}'").stdout.splitlines() == expected
-        assert activated(tree, f"python -c '{code}'").stdout.splitlines() == expected
         assert f" from {pip} " in activated(tree, "pip --version && deactivate").stdout
         assert "are right" in pack("verify", tree).stdout

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from installer_stub import activation
-from installer_stub.activation import Shell, quote, read_variables, scripts
+from installer_stub.activation import Shell, own_head, quote, read_variables, scripts
 from installer_stub.errors import EnvironmentUnfit
 from tests.conftest import need
 
@@ -87,6 +87,21 @@ def test_another_stem_is_refused() -> None:
 def test_no_token_is_left_over(stem: str) -> None:
     for path, content in scripts(stem, b"/opt/env", b"node1").items():
         assert re.search(rb"@[A-Z]+@", content) is None, path
+
+
+def test_head_is_for_the_three_scripts_of_a_virtual_environment_and_only_once() -> None:
+    for path, setting in (
+        (b"bin/activate", b"\n_pack_recorded='/opt/it'\\''s'\n"),
+        (b"bin/activate.fish", b"\nset -l _pack_recorded '/opt/it\\'s'\n"),
+        (b"bin/activate.csh", b"\nset _pack_recorded = '/opt/it'\\''s'\n"),
+    ):
+        head = own_head(path, b"# This file must be used with source", b"/opt/it's")
+        assert head.startswith(b"# Added by pack.\n")
+        assert setting in head
+        assert re.search(rb"@[A-Z]+@", head) is None
+        assert own_head(path, head + b"echo", b"/elsewhere") == b""
+    for path in (b"bin/activate.ps1", b"bin/Activate.ps1", b"bin/activate_this.py", b"lib/bin/activate", b"activate"):
+        assert own_head(path, b"", b"/opt/env") == b""
 
 
 def test_prefix_that_looks_like_a_token_is_no_token() -> None:
