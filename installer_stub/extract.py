@@ -14,7 +14,7 @@ import stat
 from contextlib import suppress
 from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from installer_stub import activation, audit, durable, relocate, rewrite, staging, state, target
+from installer_stub import activation, audit, durable, manifest, relocate, rewrite, staging, state, target
 from installer_stub.admission import Archive, Guard, Read
 from installer_stub.fit import misfits
 from installer_stub.model import Field, Finding, Kind, Reference, Relocatable
@@ -25,6 +25,8 @@ from installer_stub.state import Stand, State
 from installer_stub.tarstream import ArchiveDamaged, Bytes, Member, Privileges, damaged
 
 ReadAll = Callable[[int], bytes]
+
+NOT_HERE = "leads to what is not on this machine"
 
 
 class Extracted(NamedTuple):
@@ -118,6 +120,7 @@ class _Extraction:
         self._directories: List[Member] = []
         self._late: Dict[bytes, Tuple[Member, bytes]] = {}  # -> with its archived bytes, beside the tree
         self._links: List[Member] = []
+        self._leaving: List[Member] = []  # symlinks to what is no part of the archive
         self._changed: Set[bytes] = set()
         self._findings: List[Finding] = []
         self._privileged = os.geteuid() == 0
@@ -140,6 +143,8 @@ class _Extraction:
             self._directories.append(member)
         elif member.kind is Kind.SYMLINK:
             os.symlink(member.target, member.path, dir_fd=self._root)
+            if member.target.startswith(b"/"):
+                self._leaving.append(member)
             times = (member.mtime * 10**9, member.mtime * 10**9)
             os.utime(member.path, ns=times, dir_fd=self._root, follow_symlinks=False)
             if self._gid >= 0:
@@ -267,6 +272,9 @@ class _Extraction:
         if self._relocating and self._new.prefix is not None:
             self._settle(self._new.prefix)
         self._finish_directories()
+        for link in self._leaving:
+            if not os.path.exists(link.target) and not link.target.startswith((self._new.prefix or b"\0") + b"/"):
+                self._findings.append(Finding(link.path, -1, NOT_HERE, manifest.encode(link.target)))
         names = {name for file in self._files.values() for name in (file.path, *file.names)}
         right = sum(path not in self._changed for path in self._files)
         return Extracted(self._guard.count, len(names & self._changed), right, tuple(self._findings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from installer_stub.manifest import described, encode
 from installer_stub.model import HARMLESS, Fill, Finding, Force, Kind, Standing
 from pack import brought, deep, entries
 from pack.dereference import NOWHERE
-from pack.scan import ABSENT, EDITABLE, Scan
+from pack.scan import ABSENT, EDITABLE, LEAVES, Scan
 from pack.selection import EXCLUDED, UNMATCHED
 from pack.selection import described as described_savings
 
@@ -20,6 +21,7 @@ _SHOWN = 20  # lines of one kind in the text; JSON has all
 
 _ARCHIVED = (entries.CASE, *brought.TOLD)  # notes about what is in the archive
 
+_PYTHON = re.compile(rb"bin/python[0-9.]*\Z")
 _ACCEPTED = (Force.ALWAYS, Force.UNLESS_ALLOWED)
 _COMPLETE = (Force.ALWAYS, Force.UNLESS_ALLOWED, Force.NEVER)
 
@@ -167,6 +169,8 @@ def warnings(scan: Scan) -> list[str]:
     bare = len({note.path for note in scan.notes if note.what not in told})
     lines = [f"{note.detail} {note.what}" for note in scan.notes if note.what == UNMATCHED]
     left = {note.detail for note in scan.notes if note.what == EDITABLE}
+    outside = {note.detail for note in scan.listing.findings if note.what == LEAVES and _PYTHON.match(note.path)}
+    lines += [f"its Python is not packed: where it goes, {each} must be, too" for each in sorted(outside)]
     lines += [f"{len(left):,} sources of editable packages stay behind; pack scan lists them"] if left else []
     lines += [f"{absent:,} paths are not archived; pack scan lists them"] if absent else []
     other = len(scan.standings.modified) + len(scan.standings.clobbered)

@@ -7,11 +7,17 @@
 newline='
 '
 
+# Print where the symlink $1 leads, and an "x" that guards a newline.
+link_of() (
+    PATH=/usr/bin:/bin:/usr/local/bin:/run/current-system/sw/bin
+    readlink "$1" && echo x
+)
+
 # Print the physical path of the symlink $1 followed to its end, and an "x" that guards a newline.
 follow() {
     place=$1
     while [ -h "$place" ]; do
-        link=$(PATH=/usr/bin:/bin:/usr/local/bin:/run/current-system/sw/bin && readlink "$place" && echo x) || return
+        link=$(link_of "$place") || return
         link=${link%"${newline}x"}
         case $link in
         /*) place=$link ;;
@@ -47,6 +53,20 @@ choose() {
     return 1
 }
 
+# Name the Python outside to which a virtual environment's leads, where that is not on this machine: $said.
+say_gone() {
+    for candidate in "$root"/bin/python3 "$root"/bin/python "$root"/bin/python3.[0-9] "$root"/bin/python3.[0-9][0-9]; do
+        if [ ! -h "$candidate" ] || [ -e "$candidate" ]; then continue; fi
+        link=$(link_of "$candidate") || continue
+        case $link in
+        /*)
+            said="Its bin/${candidate##*/} is a link to ${link%"${newline}x"}, which is not on this machine: put the same Python there.$newline"
+            return
+            ;;
+        esac
+    done
+}
+
 # Relocate by the frozen program, and do not return; or say why nothing here can do it.
 frozen() {
     unset LD_LIBRARY_PATH
@@ -60,6 +80,8 @@ frozen() {
             exec "$stub" unpack "$root" "$@"
         fi
         said="Its frozen relocator does not start on this machine: $said$newline"
+    else
+        say_gone
     fi
     printf '%s\n' "conda-unpack: $root: this environment holds no Python 3.8 or newer that runs, to relocate itself with." \
         "${said}On a machine that has pack, run:  pack relocate $root" >&2

@@ -1428,6 +1428,8 @@ def test_conda_unpack_without_python_says_so(what: str, unpackable: Path, tmp_pa
     done = unpack([unpackable / "bin/conda-unpack"], tmp_path)
     assert done.returncode == 10
     assert "holds no Python" in done.stderr
+    gone = "Its bin/python3 is a link to /nowhere/python3, which is not on this machine: put the same Python there.\n"
+    assert (gone in done.stderr) == (what == "dangling")
     assert f"pack relocate {unpackable}" in done.stderr
     assert done.stdout == ""
 

@@ -186,6 +186,28 @@ def test_where_no_script_can_relocate_a_virtual_environment_packing_says_so(tmp_
     assert said not in pack("-p", plain, "-o", tmp_path / "plain.tar").stdout
 
 
+def test_a_virtual_environments_python_is_asked_for_in_words(tmp_path: Path) -> None:
+    """It is not packed: packing says so, and so do those who miss it where the environment goes."""
+    base = tmp_path / "base" / "python3"
+    source = empty_venv(tmp_path / "source" / "venv")
+    base.parent.mkdir()
+    base.symlink_to((source / "bin" / "python3").resolve())
+    for link in [path for path in (source / "bin").iterdir() if path.name.startswith("python")]:
+        link.unlink()
+        link.symlink_to(base)
+    archive = tmp_path / "venv.tar"
+    done = pack("-p", source, "-o", archive)
+    assert f"its Python is not packed: where it goes, {base} must be, too\n" in done.stderr
+    run(["rm", "-rf", source, base])
+    unpacked = pack("unpack", archive, tmp_path / "unpacked")
+    assert f"leads to what is not on this machine: bin/python3: {base}\n" in unpacked.stdout
+    tree = unpack(archive, tmp_path / "tree")
+    said = f"Its bin/python3 is a link to {base}, which is not on this machine: put the same Python there.\n"
+    assert said in activated(tree, ":").stderr
+    base.symlink_to(BASE)
+    assert activated(tree, "python -c 'import sys; print(sys.prefix)'").stdout == f"{tree}\n"
+
+
 @pytest.mark.parametrize(
     ("shell", "script", "say"),
     [

@@ -195,6 +195,16 @@ def test_a_tree_stands_as_archived_if_that_is_asked(tmp_path: Path) -> None:
     assert verify.verify(relocate.open_tree(bytes(tmp_path / "env"))) == []
 
 
+def test_a_link_to_what_is_not_on_this_machine_is_told(tmp_path: Path) -> None:
+    links = [
+        Part(b"bin/python", Kind.SYMLINK, target=b"python3", mode=0o777),
+        Part(b"bin/python3", Kind.SYMLINK, target=b"/nowhere/bin/python 3", mode=0o777),
+        Part(b"bin/sh", Kind.SYMLINK, target=b"/bin/sh", mode=0o777),
+    ]
+    done = unpack(archive_of([*GOOD, *links]), tmp_path / "env")
+    assert done.findings == (Finding(b"bin/python3", -1, extract.NOT_HERE, "/nowhere/bin/python 3"),)
+
+
 def test_megabytes_of_zeros_become_holes(tmp_path: Path) -> None:
     zeros = Part(b"zeros", content=bytes(2 << 20))
     unpack(archive_of([*GOOD, zeros]), tmp_path / "env")
