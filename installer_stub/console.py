@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import Any, BinaryIO, Callable, Dict, List, NoReturn, Optional, Sequence
 
-from installer_stub import install, manifest
+from installer_stub import install, manifest, streams
 from installer_stub.carry_over import Added
 from installer_stub.errors import PackError, UsageError
 from installer_stub.install import Installed, Order, Talk
@@ -36,7 +36,8 @@ Facts = Dict[str, Any]
 
 def main(argv: List[str]) -> NoReturn:
     """Run a command; exit with 0, with the code of the error, or with 128 and the number of a signal."""
-    _open_standard_streams()
+    for number in streams.reserved():
+        streams.silenced(number)
     options = _parser().parse_args(argv)
     talk = _Console(options)
     gc.disable()  # a manifest has no cycles, and looking for them takes a tenth of the time
@@ -282,17 +283,6 @@ def _is_there(number: int) -> bool:
     except (PermissionError, OverflowError):
         pass
     return True
-
-
-def _open_standard_streams() -> None:
-    """See to it that no file opened later gets the number of a stream that the caller has closed."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
 
 
 def _set_umask(mask: int) -> None:

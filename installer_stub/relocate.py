@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Tuple
 
 from installer_stub import activation, durable, manifest, staging, state, target
-from installer_stub.errors import EnvironmentUnfit, ManifestError
+from installer_stub.errors import EnvironmentUnfit, ManifestError, Stale
 from installer_stub.model import Finding, Listing, Manifest
 from installer_stub.rewrite import Form
 from installer_stub.staging import Plan
@@ -41,6 +41,15 @@ def open_tree(root: bytes) -> Tree:
     """Read what the tree at ``root`` knows of itself. Raises ManifestError where it is none of ours."""
     root = os.path.realpath(root)
     return Tree(root, manifest.load(_read(root, manifest.REFERENCES)), state.load(root))
+
+
+def require_complete(tree: Tree) -> None:
+    """Raise Stale for a tree that an installer has not completed, or that is what a delta holds."""
+    if os.path.lexists(os.path.join(tree.root, manifest.INSTALLING)):
+        raise Stale(
+            f"{os.fsdecode(tree.root)}: an installation here was not completed.",
+            "Run the installer again, or unpack the delta with its base.",
+        )
 
 
 def listing_of(tree: Tree) -> Listing:

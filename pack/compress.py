@@ -195,6 +195,8 @@ class _Zstandard(Compressor):
         # Not stream_writer: writing here, an error of ``out`` cannot be lost in foreign code.
         self._engine = engine.compressobj()
         self._pending = bytearray()
+        # At the highest levels a call may take minutes: whoever waits for a thread hears of a signal meanwhile.
+        self._pool = ThreadPoolExecutor(1, "compress")
 
     def write(self, data: bytes, /) -> int:
         self._pending += data
@@ -204,16 +206,19 @@ class _Zstandard(Compressor):
 
     def _compress(self) -> None:
         data, self._pending = self._pending, bytearray()
-        packed = self._engine.compress(data)
+        packed = self._pool.submit(self._engine.compress, data).result()
         if packed:
             self._out.write(packed)
 
     def close(self) -> None:
-        self._compress()
-        self._out.write(self._engine.flush())
+        try:
+            self._compress()
+            self._out.write(self._pool.submit(self._engine.flush).result())
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
-        pass
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Codec(ABC):
@@ -252,9 +257,10 @@ class _Blocks(Compressor):
         self._pending = bytearray()
         self._before = b""
         self._keep: Keep | None = None
-        self._ahead = threads + max(2, _WAITING // codec.size)  # steps in flight
+        self._ahead = threads + max(2, _WAITING // codec.size) if threads > 1 else 1  # steps in flight
         self._flight: deque[Callable[[], None]] = deque()
-        self._pool = ThreadPoolExecutor(threads, "compress") if threads > 1 else None
+        # A large block may take a minute: whoever waits for a thread hears of a signal meanwhile.
+        self._pool = ThreadPoolExecutor(threads, "compress") if threads > 1 or codec.size > _WAITING else None
         out.write(codec.header())
 
     def write(self, data: bytes, /) -> int:
@@ -292,7 +298,7 @@ class _Blocks(Compressor):
 
     def abandon(self) -> None:
         if self._pool:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _take(self, block: bytes) -> None:
         before, self._before = self._before, block

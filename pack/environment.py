@@ -160,7 +160,7 @@ def _at(prefix: Path, environ: Mapping[str, str], cwd: Path, spellings: Iterable
     if os.path.lexists(prefix / os.fsdecode(INSTALLING)):
         raise EnvironmentUnfit(
             f"{shown} cannot be packed: an installation there was not completed.",
-            "Run the installer again, and pack it then.",
+            "Run the installer again, or unpack the delta with its base, and pack it then.",
         )
     layout = _layout(prefix)
     if layout is None:

@@ -172,7 +172,7 @@ def _without_collection() -> Iterator[None]:
 
 
 class _Packed:
-    """The bytes of the archive. What goes wrong in reading them is not to be taken for an error in writing."""
+    """The bytes of an archive, a stream. What goes wrong in reading is not to be taken for an error in writing."""
 
     def __init__(self, archive: Path | None) -> None:
         self._name = archive or "standard input"
@@ -184,6 +184,20 @@ class _Packed:
             raise UsageError("the standard input is a terminal", "Redirect an archive to it.")
         # Of a pipe, a read may last as long as whoever writes to it: another process would hang in it, all alone.
         self.is_file = stat.S_ISREG(os.fstat(self._file).st_mode)
+        self._begin = b""
+        if archive is None:
+            self._require_stream()
+
+    def _require_stream(self) -> None:
+        """Raise UsageError where what comes cannot be read from its beginning to its end."""
+        while len(self._begin) < len(_SQUASHFS) and (more := self.read(len(_SQUASHFS) - len(self._begin))):
+            self._begin += more
+        for begin, what in ((_ZIP, "zip"), (_SQUASHFS, "SquashFS image")):
+            if self._begin.startswith(begin):
+                raise UsageError(
+                    f"{self._name} is a {what}, which is not read from its beginning to its end",
+                    "Save it to a file, and name that.",
+                )
 
     def __enter__(self) -> _Packed:
         return self
@@ -194,6 +208,9 @@ class _Packed:
 
     def read(self, count: int) -> bytes:
         """Return 1 to ``count`` bytes, none at the end."""
+        if self._begin:
+            begin, self._begin = self._begin[:count], self._begin[count:]
+            return begin
         with self._reading():
             return os.read(self._file, count)
 

@@ -32,7 +32,7 @@ if ( $_pack_code == 0 && -e $_pack_root:q/.installing ) then
         endif
     endif
     if ( $_pack_code ) then
-        /bin/sh -c 'printf "%s\n" "$@" >&2' sh "@STEM@.csh: ${_pack_root:q}: an installation here was not completed. Run the installer again."
+        /bin/sh -c 'printf "%s\n" "$@" >&2' sh "@STEM@.csh: ${_pack_root:q}: an installation here was not completed. Run the installer again, or unpack the delta with its base."
     endif
 endif
 

@@ -6,7 +6,7 @@
 # Refuse a tree that an installer has not completed; its own hook, which is the last part of that, may pass.
 function _pack_complete --no-scope-shadowing
     if test -e "$_pack_root/.installing"; and test -z "$_PACK_INSTALLING"
-        echo "@STEM@.fish: $_pack_root: an installation here was not completed. Run the installer again." >&2
+        echo "@STEM@.fish: $_pack_root: an installation here was not completed. Run the installer again, or unpack the delta with its base." >&2
         return 12
     end
 end

@@ -13,7 +13,7 @@
 # Refuse a tree that an installer has not completed; its own hook, which is the last part of that, may pass.
 _pack_complete() {
     if [ -e "$_pack_root/.installing" ] && [ -z "${_PACK_INSTALLING-}" ]; then
-        \printf '%s\n' "@STEM@: $_pack_root: an installation here was not completed. Run the installer again." >&2
+        \printf '%s\n' "@STEM@: $_pack_root: an installation here was not completed. Run the installer again, or unpack the delta with its base." >&2
         return 12
     fi
 }

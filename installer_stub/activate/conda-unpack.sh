@@ -103,7 +103,7 @@ fi
 self=${self%x}
 root=${self%/bin/*}
 if [ -e "$root/.installing" ] && [ -z "${_PACK_INSTALLING-}" ]; then
-    printf '%s\n' "conda-unpack: $root: an installation here was not completed. Run the installer again." >&2
+    printf '%s\n' "conda-unpack: $root: an installation here was not completed. Run the installer again, or unpack the delta with its base." >&2
     exit 12
 fi
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
 import struct
 import subprocess
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from installer_stub import manifest, walk
-from installer_stub.errors import PackError
+from installer_stub.errors import OutputError, PackError
 from installer_stub.model import Kind
 from installer_stub.tarstream import ArchiveDamaged
 
@@ -70,7 +72,7 @@ def zipped(path: Path) -> Iterator[Read]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield tar_of(_of_zip(archive, each) for each in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, zlib.error) as error:
         raise ArchiveDamaged(
             f"{path}: the archive is damaged: {error}.", "Copy it again, and compare its SHA-256 with the original's."
         ) from error
@@ -109,7 +111,7 @@ def _mtime(info: zipfile.ZipInfo) -> int:
 def squashed(path: Path, beside: Path) -> Iterator[Read]:
     """Read a SquashFS image, by ``unsquashfs``, which unpacks it into a directory ``beside`` first.
 
-    Raises PackError where there is none, ArchiveDamaged with its words.
+    Raises PackError where there is none, OutputError where the disk is full, ArchiveDamaged with its words.
     """
     program = shutil.which("unsquashfs")
     if program is None:
@@ -124,6 +126,8 @@ def squashed(path: Path, beside: Path) -> Iterator[Read]:
         )
         if done.returncode:
             words = (done.stderr or done.stdout).strip()
+            if os.strerror(errno.ENOSPC) in words:
+                raise OutputError(f"{beside}: the disk is full: {words}", "Free some space, or unpack to another disk.")
             raise ArchiveDamaged(f"{path}: unsquashfs failed with code {done.returncode}: {words}")
         yield standing(root)
 

@@ -72,7 +72,7 @@ def write_squashfs(
             code = process.wait()
         if code:
             said.seek(0)
-            words = said.read().decode(errors="replace").strip()
+            words = said.read().decode(errors="replace").strip() or "it does not say why; the disk may be full"
             raise OutputError(f"{path}: {_PROGRAM} failed with code {code}: {words}")
 
 

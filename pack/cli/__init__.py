@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from installer_stub import streams
 from installer_stub.errors import PackError, UsageError
 
 from . import caching, locking, manual, scanning, stubs, trees
@@ -23,6 +25,8 @@ add_log(pack)
 
 def main() -> NoReturn:
     """Run the program: errors become words and exit codes here, and nowhere else."""
+    if 2 in streams.reserved():
+        streams.silenced(2)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, on_signal)
@@ -42,7 +46,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         code = 128 + signal.SIGINT
     except Signalled as signalled:
-        code = 128 + signalled.number
+        end_at_once(128 + signalled.number)
     except BrokenPipeError:
         code = 1  # whoever read the output has gone
     except OSError as error:
@@ -51,6 +55,14 @@ def main() -> NoReturn:
     settle()
     ended(code)
     sys.exit(code)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End without waiting for threads that compress: what they are at may take minutes, and nobody wants it now."""
+    settle()
+    ended(code)
+    atexit._run_exitfuncs()  # partial outputs
+    os._exit(code)
 
 
 def settle() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from installer_stub.errors import UsageError
+from installer_stub.errors import OutputError, UsageError
 
 from .options import (
     CONTEXT,
@@ -138,6 +139,10 @@ def _options(context: click.Context, environment: Environment) -> Options:
     from pack.write import Options
 
     given: dict[str, Any] = context.params
+    if given["output"] == "":
+        raise UsageError("-o: the name is empty", "It may be that of a variable that is not set.")
+    if given["output"] == "-" and sys.stdout is None:
+        raise OutputError("-o -: the standard output is closed", "Redirect it to a file or a program.")
     format = _format(given["format_name"], given["output"])
     parcels = {name: given[f"parcel_{name}"] for name in ("root", "name", "version", "distro")}
     _require_sense(given, format)

@@ -103,7 +103,9 @@ def _relocate(tree: str, allow_unrelocated: bool, strict: bool, no_rescan: bool,
     from installer_stub import relocate
 
     demanded = demand(allow_unrelocated, strict)
-    outcome = relocate.relocate(relocate.open_tree(os.fsencode(tree)), demanded, rescan=not no_rescan)
+    opened = relocate.open_tree(os.fsencode(tree))
+    relocate.require_complete(opened)
+    outcome = relocate.relocate(opened, demanded, rescan=not no_rescan)
     if as_json:
         facts = {"prefix": shown(outcome.target), "written": outcome.written, "right": outcome.right}
         say({**facts, "findings": findings_json(outcome.findings)})
@@ -120,6 +122,7 @@ def _status(tree: str, as_json: bool) -> None:
     from installer_stub import relocate
 
     opened = relocate.open_tree(os.fsencode(tree))
+    relocate.require_complete(opened)
     stands = [stand.form.prefix for stand in opened.state.stands]
     current = relocate.is_current(opened)
     if as_json:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import pwd
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -62,8 +64,15 @@ def cache() -> Path:
     """Return the directory that everything about stubs is kept in; it need not exist."""
     named = os.environ.get("XDG_CACHE_HOME", "")
     # The specification of base directories has a relative path ignored.
-    base = Path(named) if named.startswith("/") else Path(os.path.expanduser("~")) / ".cache"
+    base = Path(named) if named.startswith("/") else _home() / ".cache"
     return base / "relopack"
+
+
+def _home() -> Path:
+    """Return the user's home directory: ``HOME``, or, where that is unset or empty, the one that the system knows."""
+    with contextlib.suppress(KeyError):  # a user without a name
+        return Path(os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    return Path("/nonexistent")
 
 
 def stubs() -> list[Stub]:

@@ -558,7 +558,7 @@ def test_path_with_a_colon_is_refused(shell: Shell, tmp_path: Path) -> None:
 
 # --- an installation that was not completed --------------------------------------------------------
 
-NOT_COMPLETED = "an installation here was not completed. Run the installer again."
+NOT_COMPLETED = "an installation here was not completed. Run the installer again, or unpack the delta with its base."
 
 
 @every_shell

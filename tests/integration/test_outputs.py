@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -235,6 +236,46 @@ def test_a_signal_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == [kept]
     # Python prints what it lost in a callback of its own; the signal is heeded all the same.
     assert b"Traceback" not in stderr or stderr.startswith(b"Exception ignored in")
+
+
+@pytest.mark.parametrize(("suffix", "level"), [("tar.zst", "22"), ("tar.xz", "9")])
+def test_a_signal_does_not_wait_for_what_takes_minutes(suffix: str, level: str, tmp_path: Path) -> None:
+    """Blocks of the highest levels take so long that their end is not waited for."""
+    (tmp_path / "env" / "lib").mkdir(parents=True)
+    (tmp_path / "env" / "lib" / "text").write_text(random.Random(0).randbytes(100 << 20).hex())
+    command: list[str | Path] = [PACK, "-q", "-p", tmp_path / "env", "-o", tmp_path / f"env.{suffix}"]
+    with subprocess.Popen([*command, "--compress-level", level, "--no-cache"], stderr=subprocess.PIPE) as packer:
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.01)
+        time.sleep(8)  # it is scanned by then, and is being compressed
+        assert packer.poll() is None
+        began = time.monotonic()
+        packer.send_signal(signal.SIGINT)
+        _, stderr = packer.communicate()
+    assert (packer.returncode, stderr) == (128 + signal.SIGINT, b"")
+    assert time.monotonic() - began < 30
+    assert os.listdir(tmp_path) == ["env"]
+
+
+def test_streams_that_the_caller_has_closed(make_env: MakeEnvironment, tmp_path: Path) -> None:
+    """What is said is lost, and nothing of it gets into a file that has the number of such a stream."""
+    prefix = make_env(NATIVE_SPECS)
+    expected = digest(pack_env(prefix, tmp_path / "env.tar"))
+    for closed in ("2>&-", "1>&-", "0<&-", "0<&- 1>&- 2>&-"):
+        output = tmp_path / "closed.tar"
+        run(["sh", "-c", f"{PACK} -p {prefix} -o {output} {closed}"])
+        assert digest(output) == expected, closed
+        output.unlink()
+    done = run(["sh", "-c", f"{PACK} -p {prefix} --format tar -o - 1>&-"], code=5)
+    assert "the standard output is closed" in done.stderr
+
+
+def test_an_empty_name_of_the_output_is_refused(make_env: MakeEnvironment, tmp_path: Path) -> None:
+    """It is that of a variable which is not set."""
+    prefix = make_env(NATIVE_SPECS)
+    done = run([PACK, "-p", prefix, "-o", ""], cwd=tmp_path, code=2)
+    assert "-o: the name is empty" in done.stderr
+    assert not list(tmp_path.glob("*.tar.gz"))
 
 
 def _holds_something(path: Path) -> bool:

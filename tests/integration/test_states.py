@@ -295,8 +295,12 @@ def test_the_marker_of_an_installation_is_nobodys_file(tree: Path, tmp_path: Pat
     assert f"{moved}: an installation here was not completed" in line
     assert "was not completed" in run([moved / "bin" / "conda-unpack"], code=12).stderr
     assert "was not completed" in pack("-p", moved, "-o", tmp_path / "env.tar", code=4).stderr
-    pack("relocate", moved)
+    for command in ("relocate", "status"):
+        said = pack(command, moved, code=12).stderr
+        assert f"{moved}: an installation here was not completed" in said
+        assert "Run the installer again, or unpack the delta with its base." in said
     assert json.loads((moved / ".installing").read_text()) == {"old": str(tree)}
-    assert prefixes(moved) == [str(moved)]
     (moved / ".installing").unlink()
+    pack("relocate", moved)
+    assert prefixes(moved) == [str(moved)]
     pack("verify", moved)

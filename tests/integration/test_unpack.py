@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +103,33 @@ def test_python_runs_where_it_is_unpacked_and_all_is_right(python_env: Path, pla
     assert (status["current"], status["prefixes"]) == (True, [str(tree)])
     run([tree / "bin" / "conda-unpack"])
     archive.unlink()
+
+
+def test_a_damaged_zip_is_refused_in_words(packed: dict[str, Path], tmp_path: Path) -> None:
+    archive = pack_env(packed["tar"].parent / "small", tmp_path / "env.zip")
+    with zipfile.ZipFile(archive) as opened:
+        members = [info for info in opened.infolist() if info.compress_size > 600]
+    whole = archive.read_bytes()
+    assert len(members) > 20
+    for info in members:
+        at = info.header_offset + 30 + len(info.filename) + 300
+        archive.write_bytes(whole[:at] + bytes(64) + whole[at + 64 :])
+        done = pack("unpack", archive, tmp_path / "unpacked", code=11)
+        assert re.fullmatch(r"pack: error: .*\n(TIP: .*\n)?", done.stderr), (info.filename, done.stderr)
+        assert os.listdir(tmp_path) == ["env.zip"]
+
+
+@pytest.mark.parametrize(("suffix", "what"), [("zip", "zip"), ("squashfs", "SquashFS image")])
+def test_what_is_no_stream_is_not_read_from_the_standard_input(
+    suffix: str, what: str, packed: dict[str, Path], tmp_path: Path
+) -> None:
+    if suffix == "squashfs":
+        need("mksquashfs")
+    archive = pack_env(packed["tar"].parent / "small", tmp_path / f"env.{suffix}")
+    for command in (["unpack", "-", tmp_path / "unpacked"], ["lock", "-"]):
+        done = run(["sh", "-c", f"cat {archive} | {PACK} {' '.join(map(str, command))}"], code=2)
+        assert f"standard input is a {what}" in done.stderr
+    assert os.listdir(tmp_path) == [archive.name]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import pwd
 import subprocess
 import time
 import zlib
@@ -26,6 +27,7 @@ from pack.cache import Cache
 from pack.compress import Block, compressor
 from pack.environment import find
 from pack.examine import Job
+from pack.stub import store
 
 KEY = hashlib.sha256(b"a piece").digest()
 BLOCKS = [Block(b"x" * 100_000, b"note 1"), Block(b"", b"note 2"), Block(b"z", b"n")]
@@ -194,6 +196,13 @@ def test_where_it_is(
     for name, value in surroundings.items():
         monkeypatch.setenv(name, value.format(home=tmp_path))
     assert caches.default() == (Path(expected.format(home=tmp_path)) if expected is not None else None)
+
+
+def test_an_empty_home_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not the root directory."""
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "")
+    assert store.cache() == Path(pwd.getpwuid(os.getuid()).pw_dir, ".cache", "relopack")
 
 
 # Streams put together from pieces
