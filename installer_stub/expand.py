@@ -28,6 +28,8 @@ def expanded(
     the last thing in its file.
     """
     first = read(_PACKED)
+    while len(first) < max(map(len, engines)) and (more := read(_PACKED)):  # a pipe gives what it has
+        first += more
     engine = next((make() for magic, make in engines.items() if first.startswith(magic)), None)
     pieces: Iterator[bytes] = itertools.chain((first,), iter(lambda: read(_PACKED), b""))
     if engine is not None:

@@ -190,7 +190,7 @@ class _Packed:
 
     def _require_stream(self) -> None:
         """Raise UsageError where what comes cannot be read from its beginning to its end."""
-        while len(self._begin) < len(_SQUASHFS) and (more := self.read(len(_SQUASHFS) - len(self._begin))):
+        while len(self._begin) < len(_SQUASHFS) and (more := self._read(len(_SQUASHFS) - len(self._begin))):
             self._begin += more
         for begin, what in ((_ZIP, "zip"), (_SQUASHFS, "SquashFS image")):
             if self._begin.startswith(begin):
@@ -211,6 +211,9 @@ class _Packed:
         if self._begin:
             begin, self._begin = self._begin[:count], self._begin[count:]
             return begin
+        return self._read(count)
+
+    def _read(self, count: int) -> bytes:
         with self._reading():
             return os.read(self._file, count)
 

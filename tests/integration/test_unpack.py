@@ -150,6 +150,22 @@ def test_every_format_that_pack_writes_is_read_also_from_a_pipe(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_pipe_whose_first_bytes_come_one_by_one(suffix: str, packed: dict[str, Path], tmp_path: Path) -> None:
+    data = packed[suffix].read_bytes()
+    command: list[str | Path] = [PACK, "unpack", "-", "-p", tmp_path / "piped"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as unpacking:
+        assert unpacking.stdin is not None
+        for at in range(8):
+            unpacking.stdin.write(data[at : at + 1])
+            unpacking.stdin.flush()
+            time.sleep(0.1)
+        unpacking.stdin.write(data[8:])
+        unpacking.communicate()
+    assert unpacking.returncode == 0
+    pack("verify", tmp_path / "piped")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("damage", ["a byte more", "a stream more", "cut by one", "cut in half", "a byte changed"])
 def test_a_stream_that_is_damaged_leaves_nothing(
     suffix: str, damage: str, packed: dict[str, Path], tmp_path: Path

@@ -55,13 +55,14 @@ def read_all(data: bytes, most: int = 1 << 20, pieces: int = 1 << 20) -> bytes:
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("content", CONTENTS)
-@pytest.mark.parametrize(("most", "pieces"), [(1 << 20, 1 << 20), (7777, 1 << 20), (1 << 20, 10_009)])
+@pytest.mark.parametrize(("most", "pieces"), [(1 << 20, 1 << 20), (7777, 1 << 20), (1 << 20, 10_009), (1 << 20, 4)])
 def test_what_was_compressed_comes_back(form: str, content: str, most: int, pieces: int) -> None:
     assert read_all(FORMATS[form](CONTENTS[content]), most, pieces) == CONTENTS[content]
 
 
 def test_what_is_not_compressed_comes_as_it_is() -> None:
     assert read_all(TEXT, most=100) == TEXT
+    assert read_all(TEXT, pieces=1) == TEXT
     assert read_all(b"") == b""
 
 
