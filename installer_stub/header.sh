@@ -1041,7 +1041,8 @@ unpack_python() {
     for libraries in '' "${newline}unset LD_LIBRARY_PATH LD_PRELOAD"; do
         # What the caller has set for other programs may be what hinders this one.
         caller=$caller$libraries
-        for each in "$stage"/boot/bin/python3 "$stage"/boot/bin/python \
+        for each in "$stage"/boot/share/pack-python/bin/python3 "$stage"/boot/share/pack-python/bin/python3.[0-9] \
+            "$stage"/boot/share/pack-python/bin/python3.[0-9][0-9] "$stage"/boot/bin/python3 "$stage"/boot/bin/python \
             "$stage"/boot/bin/python3.[0-9] "$stage"/boot/bin/python3.[0-9][0-9]; do
             if [ ! -x "$each" ]; then continue; fi
             program=$each

@@ -57,17 +57,20 @@ class _Tree:
     def __init__(self, scan: Scan) -> None:
         self._items = {item.entry.path: item for item in scan.items}
         self._relocatables = {file.path: file for file in scan.manifest.files}
+        self._originals: dict[bytes, bytes] = {}  # by the path of a copy
         self._below: dict[bytes, list[bytes]] = {}
         for path in self._items:
             self._below.setdefault(path.rpartition(b"/")[0], []).append(path)
 
     def relocatable(self, item: Item) -> Relocatable | None:
         """Return the references of an item: of a copy, those of its original."""
-        return self._relocatables.get(item.source or item.entry.path) if item.entry.kind is Kind.FILE else None
+        path = item.entry.path
+        return self._relocatables.get(self._originals.get(path, path)) if item.entry.kind is Kind.FILE else None
 
     def copied(self, original: bytes, path: bytes) -> Item:
         """Return the item of a file under another path."""
         item = self._items[original]
+        self._originals[path] = original
         return item._replace(entry=item.entry._replace(path=path), source=item.source or original)
 
     def followed(self, path: bytes, above: tuple[bytes, ...], name: bytes = b"") -> Iterator[Item]:

@@ -63,7 +63,7 @@ class Job(NamedTuple):
     """A file to examine. ``known``, ``relocatable`` and ``findings`` are what an earlier packing says of it.
 
     ``elsewhere`` are the other directories from which it can be opened; a ``privileged`` one runs with other rights
-    than its user's.
+    than its user's. A file from outside of the prefix is examined through ``layers``, and has ``findings`` already.
     """
 
     path: bytes
@@ -76,6 +76,7 @@ class Job(NamedTuple):
     elsewhere: tuple[bytes, ...] = ()
     privileged: bool = False
     source: bytes = b""  # the absolute path of a file that is packed from outside of the prefix
+    layers: Layers = ()
 
 
 class Examined(NamedTuple):
@@ -108,12 +109,20 @@ def examine(job: Job, context: Context) -> Examined:
     path = context.path_of(job)
     try:
         with references.Opened(path) as read_at:
-            verdict = _File(job, context, read_at).verdict()
+            verdict = _verdict(job, context, read_at)
     except OSError as error:
         nothing = Digest("", 0)
         return Examined(job, nothing, nothing, Standing.ADDED, error=error.strerror or str(error))
     attributes = attributes_of(path)
     return verdict._replace(attributes=attributes) if attributes else verdict
+
+
+def _verdict(job: Job, context: Context, read_at: ReadAt) -> Examined:
+    if not job.source:
+        return _File(job, context, read_at).verdict()
+    below, size = stacked(read_at, job.size, job.layers)
+    verdict = _File(job._replace(size=size), context, below).verdict()
+    return verdict._replace(job=job, layers=(*job.layers, *verdict.layers), findings=(*job.findings, *verdict.findings))
 
 
 def attributes_of(path: bytes) -> tuple[str, ...]:

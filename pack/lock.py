@@ -23,7 +23,7 @@ PATH = manifest.DIRECTORY + b"/lock.txt"
 REQUIREMENTS = manifest.DIRECTORY + b"/requirements.txt"
 
 EXPLICIT = "@EXPLICIT"
-_METADATA = re.compile(rb"(?P<info>.*/site-packages/[^/]+\.(?:dist|egg)-info)/(?:METADATA|PKG-INFO)\Z")
+_METADATA = re.compile(rb".*/site-packages/[^/]+\.(?:dist|egg)-info/(?:METADATA|PKG-INFO)\Z")
 _NAMES = (b"/METADATA", b"/PKG-INFO")  # with which it ends
 _EDITABLE = "# editable: "
 
@@ -47,14 +47,17 @@ class Lock(NamedTuple):
     requirements: tuple[str, ...]
 
 
-def of(prefix: bytes, recorded: Records, found: Iterable[Found]) -> Lock:
-    """Gather what the records of packages and the metadata of distributions say."""
+def of(prefix: bytes, recorded: Records, found: Iterable[Found], sources: Mapping[bytes, bytes]) -> Lock:
+    """Gather what the records of packages and the metadata of distributions say.
+
+    ``sources`` are the absolute paths of files from outside of the prefix.
+    """
     packages = tuple(
         sorted((_package(document) for document in recorded.documents.values()), key=lambda each: each.name)
     )
     subdirs = sorted({str(document.get("subdir") or "noarch") for document in recorded.documents.values()})
     platform = next((subdir for subdir in subdirs if subdir != "noarch"), "noarch")
-    return Lock(platform, packages, tuple(sorted(_requirements(prefix, recorded, found), key=str.casefold)))
+    return Lock(platform, packages, tuple(sorted(_requirements(prefix, recorded, found, sources), key=str.casefold)))
 
 
 def _package(document: Mapping[str, Any]) -> Package:
@@ -66,20 +69,23 @@ def _package(document: Mapping[str, Any]) -> Package:
     return Package(text("name"), text("version"), text("build"), url, text("md5"), text("sha256"))
 
 
-def _requirements(prefix: bytes, recorded: Records, found: Iterable[Found]) -> Iterator[str]:
+def _requirements(
+    prefix: bytes, recorded: Records, found: Iterable[Found], sources: Mapping[bytes, bytes]
+) -> Iterator[str]:
     """Yield a line for each distribution that no package owns."""
     for each in found:
-        metadata = _METADATA.match(each.path) if each.path.endswith(_NAMES) else None
-        if metadata is None or each.path in recorded.owners:
+        is_metadata = each.path.endswith(_NAMES) and _METADATA.match(each.path)
+        if not is_metadata or each.path in recorded.owners:
             continue
+        path = os.path.join(prefix, sources.get(each.path, each.path))
         try:
-            with open(os.path.join(prefix, each.path), "rb") as file:
+            with open(path, "rb") as file:
                 headers = BytesHeaderParser().parse(file)
         except OSError:
             continue  # which the scan tells
         name, version = headers["Name"], headers["Version"]
         if name and version:
-            yield _requirement(str(name), str(version), _direct_url(os.path.join(prefix, metadata["info"])))
+            yield _requirement(str(name), str(version), _direct_url(os.path.dirname(path)))
 
 
 def _direct_url(info: bytes) -> Mapping[str, Any]:

@@ -131,7 +131,7 @@ def _state(job: Job, found: Found, digests: Mapping[str, str]) -> tuple[Any, ...
     """Gather what decides a verdict, beside the context."""
     recorded = digests.get(job.owned.package, "") if job.owned is not None else ""
     stands = (found.size, found.mtime_ns, found.ctime_ns, found.inode)
-    return (*stands, recorded, job.elsewhere, job.privileged, job.source)
+    return (*stands, recorded, job.elsewhere, job.privileged, job.source, job.layers)
 
 
 def _name(context: Context, decisive: Iterable[bytes]) -> str:

@@ -170,7 +170,10 @@ def warnings(scan: Scan) -> list[str]:
     lines = [f"{note.detail} {note.what}" for note in scan.notes if note.what == UNMATCHED]
     left = {note.detail for note in scan.notes if note.what == EDITABLE}
     outside = {note.detail for note in scan.listing.findings if note.what == LEAVES and _PYTHON.match(note.path)}
-    lines += [f"its Python is not packed: where it goes, {each} must be, too" for each in sorted(outside)]
+    lines += [
+        f"its Python is not packed: where it goes, {each} must be, too; --with-python packs it"
+        for each in sorted(outside)
+    ]
     lines += [f"{len(left):,} sources of editable packages stay behind; pack scan lists them"] if left else []
     lines += [f"{absent:,} paths are not archived; pack scan lists them"] if absent else []
     other = len(scan.standings.modified) + len(scan.standings.clobbered)

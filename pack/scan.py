@@ -139,8 +139,9 @@ def scan(
     options: Options = _USUAL,
     leave_out: Collection[bytes] = (),
     progress: Progress = lambda count: None,
+    beside: Vendored = vendor.NOTHING,
 ) -> Scan:
-    """Walk, read and match everything below the prefix.
+    """Walk, read and match everything below the prefix, and what is packed ``beside`` it.
 
     ``leave_out`` are paths below the prefix that are no part of it, such as the output. ``progress`` is told the
     bytes as they are read. Raises EnvironmentUnfit for a damaged record, and for unreadable files unless these are
@@ -148,7 +149,7 @@ def scan(
     """
     _keep_large_apart()
     with uncollected():
-        scanned = _scan(environment, options, leave_out, progress)
+        scanned = _scan(environment, options, leave_out, progress, beside)
     _give_back()
     return scanned
 
@@ -187,13 +188,16 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _scan(environment: Environment, options: Options, leave_out: Collection[bytes], progress: Progress) -> Scan:
+def _scan(
+    environment: Environment, options: Options, leave_out: Collection[bytes], progress: Progress, beside: Vendored
+) -> Scan:
     prefix = os.fsencode(environment.prefix)
     started_ns = time.time_ns()
     earlier = Earlier.of(prefix)
     recorded = conda.read(environment.prefix) if environment.layout is Layout.CONDA else conda.NONE
     found, notes = _walked(prefix, earlier, leave_out)
-    vendored = _vendored(prefix, environment, options.editables, found, notes)
+    vendored = vendor.both(_vendored(prefix, environment, options.editables, found, notes), beside)
+    notes += vendored.notes
     found = vendor.joined(found, vendored)
     there = {each.path for each in found}
     missing = _missing(recorded, there)
@@ -201,10 +205,9 @@ def _scan(environment: Environment, options: Options, leave_out: Collection[byte
     selected = select(prefix, found, options.rules, slimmed, recorded.package_of)
     found = list(selected.found)
     elsewhere = run_paths.directories(found, prefix, environment.names)
-    sources = vendored.sources
     files = [each for each in found if each.kind is Kind.FILE]
-    jobs = [_job(prefix, each, recorded, earlier, elsewhere, sources) for each in files]
-    locked = lock.of(prefix, recorded, found)
+    jobs = [_job(prefix, each, recorded, earlier, elsewhere, vendored) for each in files]
+    locked = lock.of(prefix, recorded, found, vendored.sources)
     recorded = recorded._replace(owners={})  # a job has its own
     venv = environment.layout is Layout.VENV
     context = Context(prefix, environment.names, earlier.forms, options.grow_run_paths, venv)
@@ -332,7 +335,7 @@ def _job(
     recorded: conda.Records,
     earlier: Earlier,
     elsewhere: Mapping[bytes, tuple[bytes, ...]],
-    sources: Mapping[bytes, bytes],
+    vendored: Vendored,
 ) -> Job:
     return Job(
         found.path,
@@ -341,10 +344,11 @@ def _job(
         recorded.owners.get(found.path),
         earlier.entries.get(found.path),
         earlier.relocatables.get(found.path),
-        earlier.findings.get(found.path, ()),
+        earlier.findings.get(found.path, ()) or vendored.findings.get(found.path, ()),
         elsewhere.get(found.path, ()),
         entries.is_privileged(prefix, found),
-        sources.get(found.path, b""),
+        vendored.sources.get(found.path, b""),
+        vendored.layers.get(found.path, ()),
     )
 
 

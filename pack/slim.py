@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from installer_stub import bytecode
 from installer_stub.errors import UsageError
+from pack import vendor
 
 ALL = "all"
 
@@ -84,8 +85,9 @@ def slimming(names: Sequence[str], paths: Collection[bytes]) -> Callable[[bytes]
     }
 
     def slimmed(path: bytes) -> str:
+        inside = path.removeprefix(vendor.PYTHON + b"/")  # it has the same directories as a prefix
         for name, pattern in compiled.items():
-            if pattern.match(path) and not _LICENCE.search(path) and _goes(name, path, paths):
+            if pattern.match(inside) and not _LICENCE.search(path) and _goes(name, path, paths):
                 return f"--slim {name}"
         return ""
 

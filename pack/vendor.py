@@ -1,7 +1,7 @@
-"""Editable packages with copies of their sources: what ``--editables vendor`` makes of them.
+"""Files from outside of a prefix that are packed in it: the sources of editable packages, and a Python.
 
-The sources go to ``share/pack-editables``, and what led to them leads there. Version control, virtual environments
-and caches of tools stay behind.
+The sources that ``--editables vendor`` asks for go to ``share/pack-editables``, and what led to them leads there.
+Version control, virtual environments and caches of tools stay behind. ``pack.base_python`` has the other.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from urllib.parse import quote
 from installer_stub import walk
 from installer_stub.errors import EnvironmentUnfit
 from installer_stub.manifest import encode
-from installer_stub.model import Kind
+from installer_stub.model import Finding, Kind
 from installer_stub.walk import Found
 from pack.editables import Editable, Leads
-from pack.examine import Context, Examined
+from pack.examine import Context, Examined, Layers
 from pack.records import content_of, through
 from pack.splice import Splice
 
-DIRECTORY = b"share/pack-editables"
+EDITABLES = b"share/pack-editables"
+PYTHON = b"share/pack-python"
 
 _NOT_SOURCE = {
     b".git", b".hg", b".svn", b".bzr", b".tox", b".nox", b".mypy_cache", b".pytest_cache", b".ruff_cache",
@@ -32,13 +33,16 @@ _NOT_SOURCE = {
 class Vendored(NamedTuple):
     """What is packed beside the prefix's own: new paths with where they come from, and what leads to them."""
 
-    found: tuple[Found, ...]
-    sources: Mapping[bytes, bytes]  # the absolute path of each new file
-    replaced: frozenset[bytes]  # symlinks in whose place copies stand
-    edits: Mapping[bytes, tuple[tuple[bytes, bytes], ...]]  # by file: what is written there -> what shall be
+    found: tuple[Found, ...] = ()
+    sources: Mapping[bytes, bytes] = {}  # the absolute path of each new file
+    replaced: frozenset[bytes] = frozenset()  # the prefix's own paths in whose place something new stands
+    edits: Mapping[bytes, tuple[tuple[bytes, bytes], ...]] = {}  # by file: what is written there -> what shall be
+    layers: Mapping[bytes, Layers] = {}  # by new file: what leads from its source to what is packed
+    findings: Mapping[bytes, tuple[Finding, ...]] = {}  # by new file
+    notes: tuple[Finding, ...] = ()  # about what is not packed
 
 
-NOTHING = Vendored((), {}, frozenset(), {})
+NOTHING = Vendored()
 
 
 def plan(prefix: bytes, ways: Sequence[Editable], found: Sequence[Found]) -> Vendored:
@@ -56,11 +60,25 @@ def plan(prefix: bytes, ways: Sequence[Editable], found: Sequence[Found]) -> Ven
             edits.setdefault(way.path, []).append((way.written, _written(prefix, way, _place(way, places))))
     for root, place in places.items():
         _copy(root, place, made, sources)
-        for parent in _parents(place):
-            made.setdefault(parent, Found(parent, Kind.DIRECTORY, 0o755, 0, 0))
+        for parent in parents(place):
+            made.setdefault(parent.path, parent)
     replaced = frozenset(way.path for way in ways if way.leads is Leads.SYMLINK)
     new = tuple(each for path, each in made.items() if path not in there or path in replaced)
     return Vendored(new, sources, replaced, {path: tuple(each) for path, each in edits.items()})
+
+
+def both(one: Vendored, other: Vendored) -> Vendored:
+    """Put together what two have found: no path in one is in the other, but for directories on the way."""
+    there = {each.path for each in one.found}
+    return Vendored(
+        (*one.found, *(each for each in other.found if each.path not in there)),
+        {**one.sources, **other.sources},
+        one.replaced | other.replaced,
+        {**one.edits, **other.edits},
+        {**one.layers, **other.layers},
+        {**one.findings, **other.findings},
+        (*one.notes, *other.notes),
+    )
 
 
 def _require_possible(ways: Sequence[Editable]) -> None:
@@ -102,7 +120,7 @@ def _places(ways: Sequence[Editable]) -> dict[bytes, bytes]:
 
 def _home(way: Editable) -> bytes:
     """Return the directory for the sources of a distribution."""
-    return DIRECTORY + b"/" + (way.name.encode() or os.path.basename(way.path).removesuffix(b".pth"))
+    return EDITABLES + b"/" + (way.name.encode() or os.path.basename(way.path).removesuffix(b".pth"))
 
 
 def _is_in(path: bytes, directory: bytes) -> bool:
@@ -154,10 +172,11 @@ def _stays_behind(source: bytes, path: bytes) -> bool:
     )
 
 
-def _parents(path: bytes) -> Iterator[bytes]:
+def parents(path: bytes) -> Iterator[Found]:
+    """Yield the directories on the way to a path of what is vendored."""
     parts = path.split(b"/")
     for count in range(1, len(parts)):
-        yield b"/".join(parts[:count])
+        yield Found(b"/".join(parts[:count]), Kind.DIRECTORY, 0o755, 0, 0)
 
 
 def joined(found: Sequence[Found], vendored: Vendored) -> list[Found]:
@@ -165,7 +184,9 @@ def joined(found: Sequence[Found], vendored: Vendored) -> list[Found]:
     if not vendored.found:
         return list(found)
     own = [each for each in found if each.path not in vendored.replaced]
-    return sorted([*own, *vendored.found], key=lambda each: each.path.split(b"/"))
+    there = {each.path for each in own}
+    new = [each for each in vendored.found if each.path not in there]
+    return sorted([*own, *new], key=lambda each: each.path.split(b"/"))
 
 
 def redirected(examined: Mapping[bytes, Examined], vendored: Vendored, context: Context) -> dict[bytes, Examined]:

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pack import compress, delta
+from pack import base_python, compress, delta, vendor
 from pack import parcel as parcels
 from pack.archive import Format, Member, Writable, below, squashfs
 from pack.archive.directory import write_directory
@@ -52,6 +52,7 @@ class Options(NamedTuple):
     level: int | None = None
     threads: int = 0
     scan: ScanOptions = ScanOptions()
+    with_python: bool = False  # pack a virtual environment's base Python in it; see ``pack.base_python``
     stub: bool = False  # carry the frozen relocator: in an archive where one is needed, and one was built
     installer: Installer | None = None  # with the format of installers, and only with it
     parcel: Parcel | None = None  # with the format of parcels, and only with it
@@ -165,7 +166,9 @@ def dry_run(environment: Environment, options: Options, progress: Progress) -> S
 def _scanned(environment: Environment, options: Options, leave_out: frozenset[bytes], progress: Progress) -> Scan:
     """Scan the environment as the output holds it: a zip has no links."""
     progress.start("scanning", None)
-    found = scan(environment, options.scan._replace(workers=options.threads), leave_out, progress.advance)
+    how = options.scan._replace(workers=options.threads)
+    beside = base_python.plan(environment, how, progress.advance) if options.with_python else vendor.NOTHING
+    found = scan(environment, how, leave_out, progress.advance, beside)
     return without_links(found, options.zip_symlinks) if options.format is Format.ZIP else found
 
 

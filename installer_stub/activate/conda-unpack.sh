@@ -34,10 +34,11 @@ fits() {
 }
 
 # Find the Python of the environment: $python. First those that stay inside the tree; a virtual
-# environment has only links to one outside.
+# environment has only links to one outside, or one that was packed with it, by whose own name it starts anywhere.
 choose() {
     for where in inside outside; do
-        for candidate in "$root"/bin/python3 "$root"/bin/python "$root"/bin/python3.[0-9] "$root"/bin/python3.[0-9][0-9]; do
+        for candidate in "$root"/share/pack-python/bin/python3 "$root"/share/pack-python/bin/python3.[0-9] \
+            "$root"/share/pack-python/bin/python3.[0-9][0-9] "$root"/bin/python3 "$root"/bin/python "$root"/bin/python3.[0-9] "$root"/bin/python3.[0-9][0-9]; do
             if [ ! -f "$candidate" ] || [ ! -x "$candidate" ]; then continue; fi
             real=$(follow "$candidate") || continue
             case $real in

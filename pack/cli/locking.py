@@ -42,7 +42,7 @@ def _lock(
 
         environment = environment_of(name, prefix)
         where = os.fsencode(environment.prefix)
-        found = lock.of(where, *listed(environment))
+        found = lock.of(where, *listed(environment), {})
         lock.require_known(found, where)
         specification, required = lock.explicit(found, sha256), lock.requirements(found)
     if as_json:

@@ -178,6 +178,12 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             " with a copy of it; see docs/editables.md.",
         ),
         click.option(
+            "--with-python",
+            is_flag=True,
+            cls=SelectionOption,
+            help="Pack the Python that a virtual environment was made with, too; see docs/base-python.md.",
+        ),
+        click.option(
             "--ignore-editable-packages", is_flag=True, cls=SelectionOption, help="The same as --editables skip."
         ),
         click.option(

@@ -161,6 +161,7 @@ def _options(context: click.Context, environment: Environment) -> Options:
         level=given["level"],
         threads=cores(given["threads"]),
         scan=_scan_options(context),
+        with_python=given["with_python"],
         stub=not given["no_stub"],
         installer=_installer(environment, format, path, installers, given["no_stub"]),
         parcel=made,
@@ -199,6 +200,11 @@ def _require_sense(given: Mapping[str, Any], format: Format) -> None:
         raise UsageError(
             "--keep-setuid: a zip holds no owners, and with another owner these bits mean another thing",
             "Leave it out, or choose a tar.",
+        )
+    if format is Format.ZIP and given["with_python"] and not given["zip_symlinks"]:
+        raise UsageError(
+            "--with-python: the virtual environment's program is a symlink to its Python, and a copy would not start",
+            "Give --zip-symlinks, too, or choose a tar.",
         )
     elsewhere = given["dest_prefix"] or given["arcroot"]
     if given["base"] is not None and (elsewhere or not format.value.startswith("tar")):

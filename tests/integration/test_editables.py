@@ -69,3 +69,18 @@ def test_backends(make_env: MakeEnvironment, tmp_path: Path) -> None:
     assert not list(target.rglob("share/pack-editables/**/.git"))
     left = unpack(tmp_path / "skipped.tar", tmp_path / "skipped")
     assert "No module named" in activated(left, f"python -c 'import {names['flit']}'", code=1).stderr
+
+
+def test_what_a_copied_source_says_of_the_prefix_is_written_also_where_there_are_no_links(tmp_path: Path) -> None:
+    prefix = tmp_path / "source" / "prefix"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/here.txt").write_text(f"{prefix}/data\n")
+    (prefix / "lib/python3.11/site-packages").mkdir(parents=True)
+    (prefix / "lib/python3.11/site-packages/mine.pth").write_text(f"{tmp_path}/mine\n")
+    for suffix, extract in (("zip", ["unzip", "-q"]), ("tar", ["tar", "-xf"])):
+        pack("-q", "-p", prefix, "-o", tmp_path / f"env.{suffix}", "--editables", "vendor")
+        tree = tmp_path / suffix
+        tree.mkdir()
+        run([*extract, tmp_path / f"env.{suffix}"], cwd=tree)
+        pack("relocate", tree)
+        assert (tree / "share/pack-editables/mine/mine/here.txt").read_text() == f"{tree}/data\n"

@@ -197,7 +197,7 @@ def test_a_virtual_environments_python_is_asked_for_in_words(tmp_path: Path) -> 
         link.symlink_to(base)
     archive = tmp_path / "venv.tar"
     done = pack("-p", source, "-o", archive)
-    assert f"its Python is not packed: where it goes, {base} must be, too\n" in done.stderr
+    assert f"its Python is not packed: where it goes, {base} must be, too; --with-python packs it\n" in done.stderr
     run(["rm", "-rf", source, base])
     unpacked = pack("unpack", archive, tmp_path / "unpacked")
     assert f"leads to what is not on this machine: bin/python3: {base}\n" in unpacked.stdout

@@ -49,7 +49,7 @@ def distribution(prefix: Path, name: str, direct: dict[str, Any] | None = None) 
 
 
 def locked(prefix: Path) -> lock.Lock:
-    return lock.of(os.fsencode(prefix), *listed(find(None, str(prefix))))
+    return lock.of(os.fsencode(prefix), *listed(find(None, str(prefix))), {})
 
 
 def test_the_explicit_specification(prefix: Path) -> None:
