@@ -60,6 +60,11 @@ def uninstall(installer: Path, target: Path, *options: str, **more: object) -> l
 def lean_python(prefix: Path, channel: Path, cache: Path, specs: Sequence[str] = LEAN_SPECS) -> Path:
     """Install an environment with Python, and remove from it what no test runs."""
     channels.install(prefix, specs, [channel], cache=cache)
+    return made_lean(prefix)
+
+
+def made_lean(prefix: Path) -> Path:
+    """Remove from an environment with Python what is only data, and modules that no test runs."""
     library = next(prefix.glob("lib/python3.*"))
     for path in (*(prefix / name for name in _DATA), *(each for name in _MODULES for each in library.glob(name))):
         shutil.rmtree(path, ignore_errors=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.selection import all_run
 from tests.conftest import need
 from tests.integration.machines import mounts
 from tests.integration.moving import (
@@ -111,7 +112,7 @@ def test_a_damaged_zip_is_refused_in_words(packed: dict[str, Path], tmp_path: Pa
         members = [info for info in opened.infolist() if info.compress_size > 600]
     whole = archive.read_bytes()
     assert len(members) > 20
-    for info in members:
+    for info in members if all_run() else members[::4]:
         at = info.header_offset + 30 + len(info.filename) + 300
         archive.write_bytes(whole[:at] + bytes(64) + whole[at + 64 :])
         done = pack("unpack", archive, tmp_path / "unpacked", code=11)
