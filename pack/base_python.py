@@ -31,7 +31,7 @@ _LIBRARY = re.compile(r"python3\.[0-9]+t?\Z")
 _PROGRAM = re.compile(rb"python[0-9.]*t?\Z")
 
 # What of a place that others share is Python's own.
-_OWN = ("bin/{0}", "bin/python3", "bin/python", "lib/{0}", "lib/lib{0}.so*", "lib/libpython3.so", "include/{0}")
+_OWN = ("bin/{0}", "bin/python3", "bin/python", "include/{0}", "lib*/{0}", "lib*/lib{0}.so*", "lib*/libpython3.so")
 # Without the packages of the base, programs of theirs would not run: these are of the standard library.
 _PROGRAMS = ("bin/python*", "bin/pydoc*", "bin/idle*", "bin/2to3*")
 # What is written for the new place. Python asks none of its C strings where it is.
@@ -153,7 +153,7 @@ def _options(base: Base, options: Options) -> Options:
     elif not base.with_packages:
         rules += [Rule("bin/*"), *(Rule(each, keep=True) for each in _PROGRAMS)]
     if not base.with_packages:
-        rules.append(Rule(f"lib/{base.library}/site-packages/*"))
+        rules.append(Rule(f"lib*/{base.library}/site-packages/*"))
     editables = options.editables if base.with_packages else Editables.SKIP
     return options._replace(rules=tuple(rules), slim=(), strict=False, keep_setuid=False, editables=editables)
 
