@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from installer_stub import match, walk
+from installer_stub.classify import HEAD, Format, classify
 from installer_stub.errors import EnvironmentUnfit, NoRoom, UsageError
 from installer_stub.manifest import encode
 from installer_stub.model import NOT_REWRITABLE, Field, Fill, Finding, Kind, Manifest, Reference
@@ -46,11 +47,11 @@ class Base(NamedTuple):
     with_packages: bool  # whether the virtual environment imports the base's own packages
 
 
-def plan(venv: Environment, options: Options, progress: Progress) -> Vendored:
+def plan(venv: Environment, options: Options, progress: Progress, walked: Sequence[Found]) -> Vendored:
     """Find a virtual environment's Python, and decide what of it is packed, and how.
 
-    Nothing, where it stands inside the prefix. Raises UsageError for what is no virtual environment, EnvironmentUnfit
-    for a Python that cannot be packed.
+    ``walked`` is what stands in the virtual environment. Returns NOTHING where the Python stands inside the prefix.
+    Raises UsageError for what is no virtual environment, EnvironmentUnfit for a Python that cannot be packed.
     """
     if venv.layout is not Layout.VENV:
         raise UsageError(
@@ -62,7 +63,8 @@ def plan(venv: Environment, options: Options, progress: Progress) -> Vendored:
     base = _located(venv, configuration)
     if base is None:
         return vendor.NOTHING
-    if os.path.lexists(os.path.join(prefix, PYTHON)):
+    place = os.path.join(prefix, PYTHON)
+    if os.path.lexists(place):
         raise EnvironmentUnfit(
             f"--with-python: {encode(prefix)} has a {encode(PYTHON)} already, which is not its Python.",
             "Move it away.",
@@ -70,7 +72,7 @@ def plan(venv: Environment, options: Options, progress: Progress) -> Vendored:
     own = scan(base.environment, _options(base, options), (), progress)
     manifest, kept = _divided(own.manifest)
     try:
-        written = bake.bake(own._replace(manifest=manifest), os.path.join(prefix, PYTHON)).scan
+        written = bake.bake(own._replace(manifest=manifest), place).scan
     except NoRoom as error:
         raise EnvironmentUnfit(
             f"--with-python: {base.environment.prefix} cannot be packed into the environment. {error}",
@@ -80,8 +82,8 @@ def plan(venv: Environment, options: Options, progress: Progress) -> Vendored:
     for each in (*own.listing.findings, *kept):
         findings.setdefault(_place(each.path), []).append(each._replace(path=_place(each.path)))
     found, sources, layers = _placed(own, written)
-    links = _led(prefix, base, {each.path for each in found})
-    edits = tuple(_edits(configuration.values(), base, os.path.join(prefix, PYTHON)))
+    links = _led(prefix, walked, base, {each.path for each in found})
+    edits = tuple(_edits(configuration.values(), base, place))
     notes = [each._replace(path=_place(each.path)) for each in own.notes if each.what not in (EXCLUDED, UNMATCHED)]
     return Vendored(
         (*found, *links),
@@ -111,7 +113,7 @@ def _read_configuration(prefix: bytes) -> dict[bytes, bytes]:
 def _located(venv: Environment, configuration: Mapping[bytes, bytes]) -> Base | None:
     """Find the base, as Python does: its programs are in ``home``, or where the virtual environment's link leads."""
     prefix = os.fsencode(venv.prefix)
-    libraries = [name for name in _names(venv.prefix / "lib") if _LIBRARY.match(name)]
+    libraries = sorted(path.name for path in venv.prefix.glob("lib/python3.*") if _LIBRARY.match(path.name))
     homes = [configuration.get(b"home", b"").rstrip()]
     homes += [os.path.dirname(os.path.realpath(os.path.join(prefix, b"bin", name))) for name in (b"python3", b"python")]
     for home in filter(os.path.isabs, homes):
@@ -213,10 +215,10 @@ def _unchanged(source: bytes, item: Item) -> Found:
     return now
 
 
-def _led(prefix: bytes, base: Base, places: Collection[bytes]) -> list[Found]:
+def _led(prefix: bytes, walked: Iterable[Found], base: Base, places: Collection[bytes]) -> list[Found]:
     """Have the links that lead to the base, and copies of its program, lead to what is packed of it."""
     links = []
-    for each in walk.walk(prefix):
+    for each in walked:
         directory, _, name = each.path.rpartition(b"/")
         inside = None
         if each.kind is Kind.SYMLINK:
@@ -232,7 +234,7 @@ def _led(prefix: bytes, base: Base, places: Collection[bytes]) -> list[Found]:
 def _is_program(path: bytes) -> bool:
     try:
         with open(path, "rb") as file:
-            return file.read(4) == b"\x7fELF"
+            return classify(file.read(HEAD)) is Format.ELF
     except OSError:
         return False  # which the scan tells
 
@@ -256,10 +258,3 @@ def _edits(values: Iterable[bytes], base: Base, place: bytes) -> Iterator[tuple[
             if inside is not None:
                 yield value, place + inside + value[len(path) :]
                 break
-
-
-def _names(directory: os.PathLike[str]) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except OSError:
-        return []

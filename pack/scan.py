@@ -50,6 +50,7 @@ from pack.standing import Standings
 from pack.vendor import Vendored
 
 Progress = Callable[[int], None]
+Beside = Callable[[Sequence[Found]], Vendored]
 
 LEFT_OUT = "left out"
 UNREADABLE = "unreadable"
@@ -139,10 +140,11 @@ def scan(
     options: Options = _USUAL,
     leave_out: Collection[bytes] = (),
     progress: Progress = lambda count: None,
-    beside: Vendored = vendor.NOTHING,
+    beside: Beside | None = None,
 ) -> Scan:
-    """Walk, read and match everything below the prefix, and what is packed ``beside`` it.
+    """Walk, read and match everything below the prefix.
 
+    ``beside`` is told what was found there, and says what is packed beside it.
     ``leave_out`` are paths below the prefix that are no part of it, such as the output. ``progress`` is told the
     bytes as they are read. Raises EnvironmentUnfit for a damaged record, and for unreadable files unless these are
     ignored.
@@ -189,14 +191,15 @@ def _give_back() -> None:
 
 
 def _scan(
-    environment: Environment, options: Options, leave_out: Collection[bytes], progress: Progress, beside: Vendored
+    environment: Environment, options: Options, leave_out: Collection[bytes], progress: Progress, beside: Beside | None
 ) -> Scan:
     prefix = os.fsencode(environment.prefix)
     started_ns = time.time_ns()
     earlier = Earlier.of(prefix)
     recorded = conda.read(environment.prefix) if environment.layout is Layout.CONDA else conda.NONE
     found, notes = _walked(prefix, earlier, leave_out)
-    vendored = vendor.both(_vendored(prefix, environment, options.editables, found, notes), beside)
+    more = beside(found) if beside else vendor.NOTHING
+    vendored = vendor.both(_vendored(prefix, environment, options.editables, found, notes), more)
     notes += vendored.notes
     found = vendor.joined(found, vendored)
     there = {each.path for each in found}
@@ -282,7 +285,7 @@ def _vendored(
         raise editables.refuse(prefix, ways)
     if wanted is Editables.SKIP:
         notes += [Finding(each.path, -1, EDITABLE, encode(each.source)) for each in ways]
-    return vendor.plan(prefix, ways, found) if wanted is Editables.VENDOR else vendor.NOTHING
+    return vendor.plan(prefix, ways) if wanted is Editables.VENDOR else vendor.NOTHING
 
 
 def _walked(prefix: bytes, earlier: Earlier, leave_out: Collection[bytes]) -> tuple[list[Found], list[Finding]]:

@@ -45,14 +45,13 @@ class Vendored(NamedTuple):
 NOTHING = Vendored()
 
 
-def plan(prefix: bytes, ways: Sequence[Editable], found: Sequence[Found]) -> Vendored:
+def plan(prefix: bytes, ways: Sequence[Editable]) -> Vendored:
     """Decide where each source goes. Raises EnvironmentUnfit for what no copy replaces, listing all of it."""
     _require_possible(ways)
     places = _places(ways)
     made: dict[bytes, Found] = {}
     sources: dict[bytes, bytes] = {}
     edits: dict[bytes, list[tuple[bytes, bytes]]] = {}
-    there = {each.path for each in found}
     for way in ways:
         if way.leads is Leads.SYMLINK:
             _copy(way.source, way.path, made, sources)
@@ -63,15 +62,13 @@ def plan(prefix: bytes, ways: Sequence[Editable], found: Sequence[Found]) -> Ven
         for parent in parents(place):
             made.setdefault(parent.path, parent)
     replaced = frozenset(way.path for way in ways if way.leads is Leads.SYMLINK)
-    new = tuple(each for path, each in made.items() if path not in there or path in replaced)
-    return Vendored(new, sources, replaced, {path: tuple(each) for path, each in edits.items()})
+    return Vendored(tuple(made.values()), sources, replaced, {path: tuple(each) for path, each in edits.items()})
 
 
 def both(one: Vendored, other: Vendored) -> Vendored:
     """Put together what two have found: no path in one is in the other, but for directories on the way."""
-    there = {each.path for each in one.found}
     return Vendored(
-        (*one.found, *(each for each in other.found if each.path not in there)),
+        (*one.found, *other.found),
         {**one.sources, **other.sources},
         one.replaced | other.replaced,
         {**one.edits, **other.edits},
@@ -180,13 +177,12 @@ def parents(path: bytes) -> Iterator[Found]:
 
 
 def joined(found: Sequence[Found], vendored: Vendored) -> list[Found]:
-    """Put what is vendored among the paths of a walk, in its order."""
+    """Put what is vendored among the paths of a walk, in its order; a directory that is there stays as it is."""
     if not vendored.found:
         return list(found)
-    own = [each for each in found if each.path not in vendored.replaced]
-    there = {each.path for each in own}
-    new = [each for each in vendored.found if each.path not in there]
-    return sorted([*own, *new], key=lambda each: each.path.split(b"/"))
+    paths = {each.path: each for each in vendored.found}
+    paths.update((each.path, each) for each in found if each.path not in vendored.replaced)
+    return sorted(paths.values(), key=lambda each: each.path.split(b"/"))
 
 
 def redirected(examined: Mapping[bytes, Examined], vendored: Vendored, context: Context) -> dict[bytes, Examined]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pack import base_python, compress, delta, vendor
+from pack import base_python, compress, delta
 from pack import parcel as parcels
 from pack.archive import Format, Member, Writable, below, squashfs
 from pack.archive.directory import write_directory
@@ -167,7 +168,7 @@ def _scanned(environment: Environment, options: Options, leave_out: frozenset[by
     """Scan the environment as the output holds it: a zip has no links."""
     progress.start("scanning", None)
     how = options.scan._replace(workers=options.threads)
-    beside = base_python.plan(environment, how, progress.advance) if options.with_python else vendor.NOTHING
+    beside = partial(base_python.plan, environment, how, progress.advance) if options.with_python else None
     found = scan(environment, how, leave_out, progress.advance, beside)
     return without_links(found, options.zip_symlinks) if options.format is Format.ZIP else found
 

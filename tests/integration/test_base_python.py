@@ -46,16 +46,15 @@ def made(maker: str, base: Path, venv: Path, directory: Path) -> Path:
     """Make a virtual environment of a base, with a distribution in it."""
     python = base / "bin" / "python3"
     name, _, options = maker.partition(" ")
-    offline = {**os.environ, "PIP_NO_INDEX": "1"}
-    if name == "venv":
-        run([python, "-m", "venv", "--without-pip", *options.split(), venv], env=os.environ)
-        run([peer.program("uv"), "pip", "install", "--offline", "--python", venv / "bin/python", wheel(directory)])
-    elif name == "uv":
-        run([peer.program("uv"), "venv", "--offline", "--python", python, venv], env=os.environ)
-        run([peer.program("uv"), "pip", "install", "--offline", "--python", venv / "bin/python", wheel(directory)])
-    else:
+    if name == "virtualenv":
         run([peer.program("virtualenv"), "--no-download", "--python", python, venv], env=os.environ)
-        run([venv / "bin/pip", "install", "--no-index", wheel(directory)], env=offline)
+        run([venv / "bin/pip", "install", "--no-index", wheel(directory)], env=os.environ)
+        return venv
+    if name == "uv":
+        run([peer.program("uv"), "venv", "--offline", "--python", python, venv], env=os.environ)
+    else:
+        run([python, "-m", "venv", "--without-pip", *options.split(), venv], env=os.environ)
+    run([peer.program("uv"), "pip", "install", "--offline", "--python", venv / "bin/python", wheel(directory)])
     return venv
 
 
@@ -183,9 +182,7 @@ def test_a_python_in_a_place_that_others_share(channel: Path, package_cache: Pat
     if sys.base_prefix == "/usr/local":
         pytest.skip("these tests run on the Python in /usr/local: make .venv with another")
     with short_directory() as room:
-        local = room / "local"
-        channels.install(local, ("python",), [channel], cache=package_cache, hard_links=False)
-        shutil.rmtree(local / "conda-meta")
+        local = installed(room / "local", channel, package_cache)
         (local / "bin/others").write_text("#!/bin/sh\n")
         venv, archive = tmp_path / "venv", tmp_path / "venv.tar"
         packing = f"{sys.executable.removesuffix('python')}pack -q -p {venv} -o {archive} --with-python --no-cache"
