@@ -119,25 +119,39 @@ def load_listing(data: bytes) -> Listing:
     """Read ``files.json``. Raises ManifestError for anything that ``dump_listing`` does not write."""
 
     def build(document: Dict[str, Any]) -> Listing:
-        entries = tuple(
-            Entry(
-                _path(path),
-                Kind[kind],
-                count(mode),
-                count(size),
-                _number(mtime),
-                _path(target) if kind == Kind.HARD_LINK.name else decode(target),
-                sha256_of(sha256) if sha256 else "",
-                Standing[standing],
-                _text(package),
-            )
-            for path, kind, mode, size, mtime, target, sha256, standing, package in document["entries"]
+        # By columns: row by row it takes three times as long, and there are 80,000.
+        rows = document["entries"]
+        if set(map(len, rows)) - {len(Entry._fields)}:
+            raise ValueError(f"an entry has not {len(Entry._fields)} columns")
+        columns = list(zip(*rows)) or [()] * len(Entry._fields)
+        texts, kinds, modes, sizes, mtimes, targets, hashes, standings, packages = columns
+        paths = _paths(texts)
+        hard_link = Kind.HARD_LINK.name
+        _paths([target for kind, target in zip(kinds, targets) if kind == hard_link])
+        for numbers in (modes, sizes):
+            _require(int, numbers, count)
+            if min(numbers, default=0) < 0:
+                raise ValueError(f"{min(numbers)} is not a count")
+        _require(int, mtimes, _number)
+        _require(str, packages, _text)
+        if set(map(len, hashes)) - {0, 64} or "".join(hashes).strip("0123456789abcdef"):
+            list(map(sha256_of, filter(None, hashes)))
+        entries = zip(
+            paths,
+            map(Kind.__members__.__getitem__, kinds),
+            modes,
+            sizes,
+            mtimes,
+            map(decode, targets),
+            hashes,
+            map(Standing.__members__.__getitem__, standings),
+            packages,
         )
         findings = tuple(
             Finding(decode(path), _number(offset), _text(what), _text(detail))
             for path, offset, what, detail in document["findings"]
         )
-        return Listing(entries, findings)
+        return Listing(tuple(map(Entry._make, entries)), findings)
 
     return _strictly(FILES, data, build)
 
@@ -244,6 +258,21 @@ def _path(text: str) -> bytes:
     if not is_relative(path):
         raise ValueError(f"{text!r} is not a path inside the prefix")
     return path
+
+
+def _paths(texts: Sequence[str]) -> List[bytes]:
+    """Read paths that must stay inside the prefix."""
+    paths = list(map(decode, texts))
+    if paths and not is_relative(b"/\n/".join(paths)):  # not all are
+        return list(map(_path, texts))
+    return paths
+
+
+def _require(kind: type, values: Sequence[Any], check: Callable[[Any], object]) -> None:
+    """Raise what ``check`` raises of a value that is not of one kind."""
+    if set(map(type, values)) - {kind}:
+        for value in values:
+            check(value)
 
 
 def _named(text: str) -> bytes:
