@@ -1041,13 +1041,13 @@ unpack_python() {
     for libraries in '' "${newline}unset LD_LIBRARY_PATH LD_PRELOAD"; do
         # What the caller has set for other programs may be what hinders this one.
         caller=$caller$libraries
-        for each in "$stage"/boot/share/pack-python/bin/python3 "$stage"/boot/share/pack-python/bin/python3.[0-9] \
-            "$stage"/boot/share/pack-python/bin/python3.[0-9][0-9] "$stage"/boot/bin/python3 "$stage"/boot/bin/python \
-            "$stage"/boot/bin/python3.[0-9] "$stage"/boot/bin/python3.[0-9][0-9]; do
-            if [ ! -x "$each" ]; then continue; fi
-            program=$each
-            await /dev/null attempt "$program" -I -S -B -X utf8 -c 'import sys; sys.exit(sys.version_info < (3, 8))'
-            if [ "$code" = 0 ]; then return 0; fi
+        for bin in "$stage"/boot/share/pack-python/bin "$stage"/boot/bin; do
+            for each in "$bin"/python3 "$bin"/python "$bin"/python3.[0-9] "$bin"/python3.[0-9][0-9]; do
+                if [ ! -x "$each" ]; then continue; fi
+                program=$each
+                await /dev/null attempt "$program" -I -S -B -X utf8 -c 'import sys; sys.exit(sys.version_info < (3, 8))'
+                if [ "$code" = 0 ]; then return 0; fi
+            done
         done
     done
     nothing_runs 'it holds no Python 3.8 or newer that runs here'

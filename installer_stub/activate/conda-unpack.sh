@@ -37,18 +37,19 @@ fits() {
 # environment has only links to one outside, or one that was packed with it, by whose own name it starts anywhere.
 choose() {
     for where in inside outside; do
-        for candidate in "$root"/share/pack-python/bin/python3 "$root"/share/pack-python/bin/python3.[0-9] \
-            "$root"/share/pack-python/bin/python3.[0-9][0-9] "$root"/bin/python3 "$root"/bin/python "$root"/bin/python3.[0-9] "$root"/bin/python3.[0-9][0-9]; do
-            if [ ! -f "$candidate" ] || [ ! -x "$candidate" ]; then continue; fi
-            real=$(follow "$candidate") || continue
-            case $real in
-            "$root"/*) [ "$where" = inside ] || continue ;;
-            *) [ "$where" = outside ] || continue ;;
-            esac
-            if fits "$candidate"; then
-                python=$candidate
-                return 0
-            fi
+        for bin in "$root"/share/pack-python/bin "$root"/bin; do
+            for candidate in "$bin"/python3 "$bin"/python "$bin"/python3.[0-9] "$bin"/python3.[0-9][0-9]; do
+                if [ ! -f "$candidate" ] || [ ! -x "$candidate" ]; then continue; fi
+                real=$(follow "$candidate") || continue
+                case $real in
+                "$root"/*) [ "$where" = inside ] || continue ;;
+                *) [ "$where" = outside ] || continue ;;
+                esac
+                if fits "$candidate"; then
+                    python=$candidate
+                    return 0
+                fi
+            done
         done
     done
     return 1
