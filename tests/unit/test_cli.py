@@ -373,3 +373,21 @@ def test_a_bar_is_drawn_on_a_terminal_by_no_thread(monkeypatch: pytest.MonkeyPat
         assert threading.active_count() == before
     assert "scanning:   0%|" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r")  # and is gone
+
+
+@pytest.mark.parametrize("command", [[PACK], [sys.executable, "-m", "pack"]])
+def test_an_interrupt_while_the_program_is_loaded_says_nothing(command: list[str | Path], tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text(f"import time\nopen({str(tmp_path / 'begun')!r}, 'w').close()\ntime.sleep(60)\n")
+    environ = {**UTF8, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen([*command, "--help"], env=environ, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "begun").exists() and process.poll() is None:
+            threading.Event().wait(0.01)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (-signal.SIGINT, "")
+
+
+def test_the_program_is_a_module_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "pack", "--version"], env=UTF8, capture_output=True, text=True)
+    assert done.stdout == pack("--version").stdout
+    assert done.stdout.startswith("pack, version ")
