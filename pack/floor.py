@@ -1,4 +1,4 @@
-"""The glibc that compiled files ask for, and the architecture that they are for. See docs/glibc.md.
+"""What compiled files ask of the machine: its architecture, its glibc, its other libraries. See docs/glibc.md.
 
 What counts is what the loader reads before anything of a file runs, DT_VERNEED: where the glibc at hand lacks
 one of the versions there, the file does not start.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from installer_stub import dynstr, elf
-from installer_stub.elf import ElfBytes, OddElf, ReadAt
+from installer_stub.elf import Elf, ElfBytes, OddElf, ReadAt
 from installer_stub.model import Finding
 
 NOT_MEASURED = "not measured"
@@ -32,6 +32,10 @@ _MARKS = {
     "GLIBC_ABI_DT_X86_64_PLT": "2.42",
 }
 _LOADED = (2, 3)  # ET_EXEC and ET_DYN: programs and shared libraries
+# What every glibc brings. Its libcrypt and libnsl are left to other packages by now, and may be missing.
+_OF_GLIBC = re.compile(
+    rb"(ld(-linux[-\w]*|64)?|lib(c|m|mvec|dl|pthread|rt|util|resolv|anl|thread_db|BrokenLocale|nss_\w+))\.so\.[0-9]+\Z"
+)
 # e_machine, bits, little-endian -> as uname -m has it; of arm it has several.
 _ARCHITECTURES = {
     (3, 32, True): "i686",
@@ -65,6 +69,14 @@ class Binary(NamedTuple):
     is_loaded: bool  # whether it is a program or a shared library; nobody loads an object file
     glibc: str = ""
     odd: str = ""  # why that cannot be told, or not wholly
+    libraries: tuple[bytes, ...] = ()  # that it needs, by name, but for those of glibc
+
+
+class Outside(NamedTuple):
+    """A library that is needed and is not in the environment, and the files that need it, in order."""
+
+    name: bytes
+    files: tuple[bytes, ...]
 
 
 def read(read_at: ReadAt, size: int, head: bytes) -> Binary | None:
@@ -78,12 +90,15 @@ def read(read_at: ReadAt, size: int, head: bytes) -> Binary | None:
     if int.from_bytes(head[16:18], _order_of(head)) not in _LOADED:
         return Binary(built_for, False)
     try:
-        versions = needs(read_at, size)
+        parsed = elf.parse(read_at, size)
+        versions = _versions(read_at, size, parsed)
     except OddElf as error:
         return Binary(built_for, True, odd=str(error))
     unknown = sorted(name for name in versions if name.startswith(_MARK) and name not in _MARKS)
     odd = f"it needs {', '.join(unknown)}, and of which glibc that is, is not known" if unknown else ""
-    return Binary(built_for, True, _newest(versions), odd)
+    needed = (name.text for name in parsed.needed) if parsed is not None else ()
+    libraries = tuple(name for name in needed if b"/" not in name and not _OF_GLIBC.match(name))
+    return Binary(built_for, True, _newest(versions), odd, libraries)
 
 
 def architecture(head: bytes) -> str:
@@ -99,7 +114,10 @@ def needs(read_at: ReadAt, size: int, weak: bool = False) -> set[str]:
 
     Weak needs count only if asked for: the loader goes on without what they name. Raises OddElf.
     """
-    parsed = elf.parse(read_at, size)
+    return _versions(read_at, size, elf.parse(read_at, size), weak)
+
+
+def _versions(read_at: ReadAt, size: int, parsed: Elf | None, weak: bool = False) -> set[str]:
     if parsed is None or parsed.dynstr is None:
         return set()
     file = ElfBytes(read_at, size, "<" if parsed.little_endian else ">", parsed.bits)
@@ -136,6 +154,17 @@ def not_measured(binaries: Mapping[bytes, Binary], architecture: str) -> tuple[F
     """List the files whose needs cannot be told: nobody knows whether the floor is theirs, too."""
     found = [Finding(path, -1, NOT_MEASURED, each.odd) for path, each in _counting(binaries, architecture) if each.odd]
     return tuple(sorted(found, key=lambda finding: finding.path))
+
+
+def from_outside(binaries: Mapping[bytes, Binary], architecture: str, paths: Iterable[bytes]) -> tuple[Outside, ...]:
+    """List the libraries that files of one architecture need, and none of ``paths`` is called."""
+    there = {os.path.basename(path) for path in paths if not _in_sysroot(path)}
+    files: dict[bytes, list[bytes]] = {}
+    for path, each in _counting(binaries, architecture):
+        for name in each.libraries:
+            if name not in there:
+                files.setdefault(name, []).append(path)
+    return tuple(Outside(name, tuple(sorted(files[name]))) for name in sorted(files))
 
 
 def of_tree(root: Path) -> Floor | None:

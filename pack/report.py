@@ -18,6 +18,7 @@ from pack.selection import EXCLUDED, UNMATCHED
 from pack.selection import described as described_savings
 
 _SHOWN = 20  # lines of one kind in the text; JSON has all
+_NAMED = 8  # libraries in the line of the text
 
 _ARCHIVED = (entries.CASE, *brought.TOLD)  # notes about what is in the archive
 
@@ -64,6 +65,9 @@ def as_json(scan: Scan) -> dict[str, Any]:
         "architecture": scan.architecture,
         "glibc": scan.floor.glibc if scan.floor else None,
         "glibc_file": encode(scan.floor.path) if scan.floor else None,
+        "libraries_outside": [
+            {"name": encode(each.name), "files": [encode(path) for path in each.files]} for each in scan.outside
+        ],
         "not_measured": [described(each) for each in scan.not_measured],
         "findings": [described(each) for each in scan.listing.findings],
         "notes": [described(note) for note in scan.notes],
@@ -99,6 +103,10 @@ def as_text(scan: Scan) -> str:
     lines += limits_text(scan)
     if scan.floor:
         lines.append(f"glibc       {scan.floor.glibc} or newer ({encode(scan.floor.path)})")
+    if scan.outside:
+        names = [encode(each.name) for each in scan.outside]
+        more = f" and {len(names) - _NAMED:,} more; --json lists all" if len(names) > _NAMED else ""
+        lines.append(f"libraries   from the machine, beside glibc's: {', '.join(names[:_NAMED])}{more}")
     name = encode(os.path.basename(os.fsencode(scan.environment.prefix)))
     lines.append(
         f"target      any directory named {name!r} is best: strings that keep their length keep their ends, too"

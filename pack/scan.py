@@ -40,7 +40,7 @@ from pack.earlier import Earlier
 from pack.editables import Editables
 from pack.environment import Environment, Layout
 from pack.examine import Context, Examined, Job, Layers
-from pack.floor import Binary, Floor
+from pack.floor import Binary, Floor, Outside
 from pack.layouts import conda
 from pack.lock import Lock
 from pack.recall import Recall
@@ -102,7 +102,8 @@ class Scan(NamedTuple):
     """All that is known of an environment. ``notes`` are about what is not archived.
 
     ``architecture`` is what its programs are for, as ``uname -m`` has it, or "" where nothing is compiled; ``floor``
-    is the glibc that they need, and ``not_measured`` lists those of which that cannot be told.
+    is the glibc that they need, and ``not_measured`` lists those of which that cannot be told; ``outside`` are the
+    libraries that they take from the machine, beside glibc's.
     """
 
     environment: Environment
@@ -113,6 +114,7 @@ class Scan(NamedTuple):
     architecture: str = ""
     floor: Floor | None = None
     not_measured: tuple[Finding, ...] = ()
+    outside: tuple[Outside, ...] = ()
     standings: Standings = Standings()
     saved: tuple[Saved, ...] = ()  # by what the user left out
     lock: Lock = Lock("", (), ())
@@ -427,6 +429,7 @@ def _assembled(
         architecture,
         floor.of_environment(binaries, architecture),
         floor.not_measured(binaries, architecture),
+        floor.from_outside(binaries, architecture, paths),
     )
 
 

@@ -21,6 +21,7 @@ from pack.environment import find
 from pack.examine import Context, Job, examine
 from pack.floor import Binary, Floor
 from pack.scan import Options, Scan, scan
+from pack.selection import Rule
 from tests.conftest import need
 from tests.unit.reader import Reader, damaged
 
@@ -424,6 +425,111 @@ def test_a_real_environment_as_readelf(native_env: Path) -> None:
     found = scanned(native_env, workers=2)
     assert found.architecture == HERE and found.not_measured == ()
     assert found.floor == Floor(highest, min(bytes(path) for path, number in newest.items() if number == highest))
+
+
+# --- libraries from the machine -----------------------------------------------------------------------
+
+
+def linked(directory: Path, *needed: str) -> bytes:
+    """Link a library that needs others, by the names given: those that these call themselves, or paths to them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    shared = ("-shared", "-fPIC", "-nostdlib")
+    for number, name in enumerate(needed):
+        own = () if "/" in name else (f"-Wl,-soname,{name}",)  # without a name of its own it is needed by its path
+        gcc(directory, f"void g{number}(void) {{}}\n", name if "/" in name else f"in{number}.so", *shared, *own)
+    calls = "".join(f"void g{number}(void); void h{number}(void) {{ g{number}(); }}\n" for number in range(len(needed)))
+    files = [name if "/" in name else f"in{number}.so" for number, name in enumerate(needed)]
+    # The compiler runs there, so a relative name with a slash stands in the file as it is given.
+    return gcc(directory, calls, "user.so", *shared, "-Wl,--no-as-needed", *files).read_bytes()
+
+
+OF_GLIBC = (
+    "ld-linux-x86-64.so.2",
+    "ld-linux-aarch64.so.1",
+    "ld-linux.so.2",
+    "ld64.so.2",
+    "libc.so.6",
+    "libm.so.6",
+    "libmvec.so.1",
+    "libdl.so.2",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libutil.so.1",
+    "libresolv.so.2",
+    "libanl.so.1",
+    "libnss_files.so.2",
+)
+
+
+def test_a_file_tells_which_libraries_it_needs(tmp_path: Path) -> None:
+    """Those of glibc are everywhere, and its floor tells of them; a path is no name that the loader looks up."""
+    others = ("libX11.so.6", "libcrypt.so.1", "libnsl.so.1", "libmy.so", "libc.so.6.old", "ld-linux.so")
+    found = read(linked(tmp_path, *OF_GLIBC, "./path/libhere.so", *others))
+    assert found is not None and found.libraries == tuple(map(os.fsencode, others))
+
+
+def needing(*names: str, architecture: str = "x86_64") -> Binary:
+    return Binary(architecture, True, libraries=tuple(map(os.fsencode, names)))
+
+
+@pytest.mark.parametrize(
+    ("files", "paths", "outside"),
+    [
+        pytest.param({"bin/a": needing()}, (), {}, id="nothing is needed"),
+        pytest.param({"bin/a": needing("libx.so.1")}, (), {"libx.so.1": ["bin/a"]}, id="it is not there"),
+        pytest.param({"bin/a": needing("libx.so.1")}, ("lib/libx.so.1",), {}, id="it is there"),
+        pytest.param(
+            {"bin/a": needing("libx.so.1")}, ("lib/libx.so.1.2",), {"libx.so.1": ["bin/a"]}, id="a longer name"
+        ),
+        pytest.param({"bin/a": needing("libx.so.1")}, ("site/x.libs/libx.so.1",), {}, id="in any directory"),
+        pytest.param(
+            {"bin/a": needing("libx.so.1")}, ("cc/sysroot/lib/libx.so.1",), {"libx.so.1": ["bin/a"]}, id="in a sysroot"
+        ),
+        pytest.param(
+            {"bin/b": needing("liby.so", "libx.so"), "bin/a": needing("liby.so")},
+            (),
+            {"libx.so": ["bin/b"], "liby.so": ["bin/a", "bin/b"]},
+            id="in order",
+        ),
+        pytest.param({"bin/a": needing("libx.so", architecture="aarch64")}, (), {}, id="for another machine"),
+        pytest.param({"cc/sysroot/lib/a": needing("libx.so")}, (), {}, id="what a compiler links against"),
+    ],
+)
+def test_what_is_not_in_the_environment_comes_from_the_machine(
+    files: dict[str, Binary], paths: tuple[str, ...], outside: dict[str, list[str]]
+) -> None:
+    binaries = {path.encode(): binary for path, binary in files.items()}
+    found = floor.from_outside(binaries, "x86_64", [path.encode() for path in paths])
+    assert {each.name.decode(): [path.decode() for path in each.files] for each in found} == outside
+    assert [each.name for each in found] == sorted(each.name for each in found)
+
+
+def test_libraries_from_the_machine_are_part_of_a_scan(prefix: Path, tmp_path: Path) -> None:
+    """A symlink of the name will do, and what is left out is not there."""
+    (prefix / "lib/libuser.so").write_bytes(linked(tmp_path / "in", "libaway.so.1", "liblink.so.2", "libgone.so.3"))
+    (prefix / "lib/liblink.so.2").symlink_to("libnew.so")
+    (prefix / "lib/libgone.so.3").write_bytes(b"")
+    assert [each.name for each in scanned(prefix).outside] == [b"libaway.so.1"]
+    found = scan(find(None, str(prefix)), Options(1, rules=(Rule("lib/libgone.so.3"),)))
+    assert [(each.name, each.files) for each in found.outside] == [
+        (b"libaway.so.1", (b"lib/libuser.so",)),
+        (b"libgone.so.3", (b"lib/libuser.so",)),
+    ]
+
+
+def test_libraries_of_a_real_environment_as_readelf(native_env: Path) -> None:
+    there = {path.name for path in native_env.rglob("*")}
+    needed: dict[str, list[bytes]] = {}
+    for path in elf_files(native_env):
+        said = subprocess.run(["readelf", "-dW", path], capture_output=True, text=True, check=True).stdout
+        for name in re.findall(r"\(NEEDED\)\s+Shared library: \[(.*)\]", said):
+            if name not in there and not name.startswith(
+                ("libc.", "libm.", "libdl.", "libpthread.", "librt.", "libutil.", "ld-")
+            ):
+                needed.setdefault(name, []).append(bytes(path.relative_to(native_env)))
+    found = scanned(native_env, workers=2).outside
+    assert {each.name.decode(): list(each.files) for each in found} == {n: sorted(p) for n, p in needed.items()}
+    assert needed, "a test that compares nothing"
 
 
 # --- the frozen stub -------------------------------------------------------------------------------

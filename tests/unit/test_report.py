@@ -11,7 +11,7 @@ import pytest
 from installer_stub.model import HARMLESS, Finding
 from pack import report
 from pack.environment import find
-from pack.floor import Floor
+from pack.floor import Floor, Outside
 from pack.scan import Options, Scan, scan
 
 LIBRARY = b"\x7fX\0%s/share\0%s/src/x.c\0"
@@ -102,6 +102,25 @@ def test_the_glibc_that_is_needed(prefix: Path) -> None:
     lines = report.as_text(found).splitlines()
     assert "glibc       2.17 or newer (lib/lib%FF.so)" in lines
     assert lines[lines.index("glibc: 1 not measured") + 1] == "  lib/odd: why"
+
+
+def test_the_libraries_that_come_from_the_machine(prefix: Path) -> None:
+    found = scanned(prefix)
+    assert report.as_json(found)["libraries_outside"] == []
+    assert not any(line.startswith("libraries") for line in report.as_text(found).splitlines())
+    found = found._replace(
+        outside=(Outside(b"libx\xff.so.1", (b"bin/a", b"lib/\xfe")), Outside(b"liby.so", (b"bin/a",)))
+    )
+    facts = json.loads(json.dumps(report.as_json(found)))
+    assert facts["libraries_outside"] == [
+        {"name": "libx%FF.so.1", "files": ["bin/a", "lib/%FE"]},
+        {"name": "liby.so", "files": ["bin/a"]},
+    ]
+    line = "libraries   from the machine, beside glibc's: libx%FF.so.1, liby.so"
+    assert line in report.as_text(found).splitlines()
+    many = tuple(Outside(b"lib%d.so" % number, (b"bin/a",)) for number in range(11))
+    line = f"libraries   from the machine, beside glibc's: {', '.join(f'lib{n}.so' for n in range(8))} and 3 more; --json lists all"
+    assert line in report.as_text(found._replace(outside=many)).splitlines()
 
 
 def test_an_empty_prefix_has_a_report(tmp_path: Path) -> None:
