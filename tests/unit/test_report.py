@@ -119,7 +119,8 @@ def test_the_libraries_that_come_from_the_machine(prefix: Path) -> None:
     line = "libraries   from the machine, beside glibc's: libx%FF.so.1, liby.so"
     assert line in report.as_text(found).splitlines()
     many = tuple(Outside(b"lib%d.so" % number, (b"bin/a",)) for number in range(11))
-    line = f"libraries   from the machine, beside glibc's: {', '.join(f'lib{n}.so' for n in range(8))} and 3 more; --json lists all"
+    shown = ", ".join(f"lib{number}.so" for number in range(8))
+    line = f"libraries   from the machine, beside glibc's: {shown} and 3 more; --json lists all"
     assert line in report.as_text(found._replace(outside=many)).splitlines()
 
 
